@@ -1,0 +1,74 @@
+"""Parameters of the notebooks, checked before any work starts.
+
+papermill injects the *text* ``'true'`` for ``-p flag true``, and a misspelt parameter only
+warns: the defaults would be trained without a word. Each notebook therefore hands its
+parameters to :func:`check` right after the ``parameters`` cell.
+"""
+
+import difflib
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Count = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+ImageSize = Annotated[int, Field(ge=32, multiple_of=32)]
+EncoderName = Literal["efficientnet_lite0", "resnet18", "resnet50", "wide_resnet50_2"]
+
+
+class Parameters(BaseModel):
+    """Base of the notebooks' parameters: no conversions, no unknown names, no changes."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    seed: Annotated[int, Field(ge=0)]
+    interactive: bool
+
+
+P = TypeVar("P", bound=Parameters)
+
+
+def check(model: type[P], namespace: dict[str, Any]) -> P:
+    """Checks a notebook's parameters, which are the plain values in its namespace so far.
+
+    Call it as ``check(Model, globals())`` in the cell after the ``parameters`` cell, before
+    anything else is defined.
+
+    Args:
+        model: The notebook's parameter model.
+        namespace: The notebook's ``globals()``.
+
+    Returns:
+        The checked parameters.
+
+    Raises:
+        ValueError: A parameter is unknown, missing, of the wrong type or out of range. The
+            message has one line for each, and names it.
+    """
+    plain = (bool, int, float, str, list, dict, tuple, type(None))
+    jupyter = {"In", "Out", "exit", "quit"}
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and name not in jupyter and isinstance(value, plain)
+    }
+    try:
+        return model(**given)
+    except ValidationError as error:
+        lines = [_explain(problem, model) for problem in error.errors()]
+    raise ValueError("the notebook's parameters do not fit:\n  " + "\n  ".join(lines))
+
+
+def _explain(problem: dict[str, Any], model: type[Parameters]) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    value = problem["input"]
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, model.model_fields, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(model.model_fields)}"
+        return f"{name}: unknown parameter; {hint}"
+    if problem["type"] == "missing":
+        return f"{name}: missing"
+    if problem["type"] == "bool_type" and isinstance(value, str):
+        return f"{name}: {value!r} is text, not True or False; with papermill: -p {name} True"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {message[0].lower() + message[1:]}, not {value!r}"

@@ -1,0 +1,92 @@
+"""Where things are: the project's root, its data and what the notebooks write.
+
+Paths are resolved here, from the project's root, because the working directory differs:
+JupyterLab starts in the notebook's folder, papermill in the caller's.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def root() -> Path:
+    """The project's root: the folder that holds ``notebooks/`` beside ``spdlib/``.
+
+    With spdlib installed as a plain package there is no such folder; then it is the current
+    directory.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+
+
+def data() -> Path:
+    """Folder of downloaded data sets (``data/``, or the variable ``SPDLIB_DATA``)."""
+    return Path(os.environ.get("SPDLIB_DATA") or root() / "data")
+
+
+def runs() -> Path:
+    """Folder of everything the notebooks write (``runs/``, or the variable ``SPDLIB_RUNS``)."""
+    return Path(os.environ.get("SPDLIB_RUNS") or root() / "runs")
+
+
+def encoders() -> Path:
+    """Folder of pretrained encoders, ``runs/encoders``."""
+    return runs() / "encoders"
+
+
+def results() -> Path:
+    """Folder of measured results, ``runs/results``."""
+    return runs() / "results"
+
+
+def show(path: str | Path) -> str:
+    """A path as a reader should see it: relative to the runs or the project when inside them.
+
+    >>> show(runs() / "results" / "padim.json")
+    'runs/results/padim.json'
+    """
+    path = Path(path)
+    for base, label in ((runs(), "runs"), (root(), "")):
+        if path.is_absolute() and path.is_relative_to(base):
+            return (Path(label) / path.relative_to(base)).as_posix()
+    return path.as_posix()
+
+
+def need(path: str | Path, made_by: str) -> Path:
+    """Returns ``path`` if it is there; otherwise says in one line what makes it.
+
+    Args:
+        path: A file or folder that an earlier step writes.
+        made_by: What writes it, e.g. ``"notebook 02_spd_pretraining"``.
+
+    Raises:
+        FileNotFoundError: The path does not exist; the message names ``made_by``.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{show(path)} is not there yet: run {made_by} first")
+    return path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well.
+
+    A reader, or a run that is killed half-way, never sees half a file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; a result is as readable as any other new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

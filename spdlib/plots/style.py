@@ -1,0 +1,106 @@
+"""What all figures share: fonts, widths, and one colour a method, the same everywhere."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.figure import Figure
+
+WIDTH = 9.0  # inches: a notebook's text width at 100 dpi
+
+# Okabe and Ito's colours, told apart by readers with any colour vision.
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+GREY = "#7F7F7F"
+
+NORMAL, ANOMALY = BLUE, VERMILION
+
+# The pretraining method decides the colour; SPD decides the line and the marker.
+METHOD_COLOURS = {
+    "random": "#BBBBBB",
+    "imagenet": GREY,
+    "supervised": PURPLE,
+    "simsiam": BLUE,
+    "moco": ORANGE,
+    "simclr": GREEN,
+}
+METHOD_NAMES = {
+    "random": "random weights",
+    "imagenet": "ImageNet",
+    "supervised": "Supervised",
+    "simsiam": "SimSiam",
+    "moco": "MoCo",
+    "simclr": "SimCLR",
+}
+SPD_SUFFIX = "_spd"
+
+HEAT = "inferno"  # anomaly maps and attention: perceptually even, safe for all colour vision
+
+
+def use() -> None:
+    """Sets the figures' style; called once at the top of each notebook."""
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        rc={
+            "figure.dpi": 100,
+            "savefig.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.titlesize": 10.5,
+            "axes.labelsize": 10,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "legend.fontsize": 9,
+            "legend.frameon": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "image.cmap": "gray",
+            "image.interpolation": "nearest",
+        },
+    )
+    # Resolving the backend registers how a notebook shows a Figure that is a cell's last value.
+    plt.get_backend()
+
+
+def figure(
+    rows: int = 1, columns: int = 1, height: float = 3.0, width: float = WIDTH, **subplots: Any
+) -> tuple[Figure, Any]:
+    """A figure and its axes, outside pyplot, so that nothing stays open behind a notebook.
+
+    Args:
+        rows: Rows of axes.
+        columns: Columns of axes.
+        height: Of the whole figure, inches.
+        width: Of the whole figure, inches.
+        **subplots: Passed to ``Figure.subplots``, e.g. ``squeeze=False``, ``width_ratios``.
+
+    Returns:
+        The figure and what ``Figure.subplots`` returns.
+    """
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, fig.subplots(rows, columns, **subplots)
+
+
+def method_name(method: str) -> str:
+    """How a method is written: ``"simsiam_spd"`` is ``"SimSiam + SPD"``.
+
+    >>> method_name("simsiam_spd"), method_name("imagenet")
+    ('SimSiam + SPD', 'ImageNet')
+    """
+    base = method.removesuffix(SPD_SUFFIX)
+    return METHOD_NAMES.get(base, base) + (" + SPD" if method.endswith(SPD_SUFFIX) else "")
+
+
+def method_style(method: str) -> dict[str, object]:
+    """Keyword arguments of a method's line: baselines dashed and open, + SPD solid and filled."""
+    spd = method.endswith(SPD_SUFFIX)
+    colour = METHOD_COLOURS.get(method.removesuffix(SPD_SUFFIX), BLACK)
+    return {
+        "color": colour,
+        "linestyle": "-" if spd else "--",
+        "marker": "o",
+        "markerfacecolor": colour if spd else "white",
+        "label": method_name(method),
+    }
