@@ -1,0 +1,45 @@
+# make run    install once, then execute the notebooks in order into runs/
+# make test   install once, then run the tests
+# make lab    install once, then open JupyterLab
+# make help   list everything
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# The pins of environment.yml hold here too: conda and pip users get what is tested.
+PINS := sed -n 's/^ *- \([A-Za-z0-9._-]*==[^ ]*\).*/\1/p' environment.yml
+
+.PHONY: run test lab lint format publish help
+.DEFAULT_GOAL := help
+
+run: $(READY)  ## execute notebooks/ in order into runs/, each with an HTML copy
+	@$(BIN)/python -m spdlib.notebooks run
+
+test: $(READY)  ## run all tests, the slow ones too
+	@$(BIN)/python -m pytest
+
+lab: $(READY)  ## open JupyterLab on notebooks/
+	@$(BIN)/jupyter lab --notebook-dir=notebooks
+
+lint: $(READY)  ## check style and format of library, tests and notebooks
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(READY)  ## apply style and format
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+publish: $(READY)  ## after `make run`: put the executed notebooks' outputs into notebooks/
+	@$(BIN)/python -m spdlib.notebooks publish
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+$(READY): pyproject.toml environment.yml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) comes without venv; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	@echo "Installing into .venv (once, a few minutes; about 7 GB) ..."
+	@$(PYTHON) -m venv --clear .venv
+	@$(PINS) > .venv/constraints.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt --editable '.[test]'
+	@touch $@
