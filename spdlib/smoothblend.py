@@ -1,0 +1,305 @@
+"""SmoothBlend: a faint local change for the features to notice (Zou et al., ECCV 2022, app. C).
+
+A patch is cut from the image, its colours are jittered, and it is laid at a random place into
+an otherwise all-zero foreground ``u``. The mask ``alpha``, 1 on the patch and 0 elsewhere, is
+smoothed by a Gaussian, and the result is ``(1 - alpha) * x + alpha * u``.
+
+What to draw and how to apply it are two steps, so that a draw can be shown, kept and repeated:
+
+    blend = SmoothBlend()
+    draw = blend.draw(len(images), images.shape[-2:], generator)
+    changed = blend.blend(images, draw)          # the same as blend(images, generator=generator)
+    alpha = blend.alpha(draw)
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from spdlib.colour import Strength, draw_jitter, jitter, uniform
+
+# Zou et al., appendix C.
+AREA = (0.0056, 0.01)  # of the patch, relative to the image
+ASPECT = (0.3, 3.0)  # width / height of the patch
+SIGMA_AT_224 = 8.0  # of the mask's Gaussian, pixels of a 224-pixel image
+# The paper jitters the patch's colours and leaves the strength open: CutPaste's is taken
+# (Li et al., CVPR 2021), on whose transform SmoothBlend builds.
+JITTER = (0.1, 0.1, 0.1, 0.1)
+
+# Li et al., CVPR 2021, section 2.2.
+CUTPASTE_AREA = (0.02, 0.15)
+CUTPASTE_ASPECT = (0.3, 3.3)
+
+TRUNCATE = 4.0  # the Gaussian is cut off at this many standard deviations, as in scipy
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Where each image's patch comes from and goes to, and how its colours change.
+
+    Attributes:
+        size: Height and width of the images, pixels.
+        height: Of each patch (B,), whole pixels.
+        width: Of each patch (B,).
+        source: Top left corner (B, 2) of what is cut, row and column.
+        target: Top left corner (B, 2) of where it is pasted.
+        jitter: Factors (B, 4) of brightness, contrast, saturation and hue.
+        blended: Whether an image is changed at all (B,).
+    """
+
+    size: tuple[int, int]
+    height: Tensor
+    width: Tensor
+    source: Tensor
+    target: Tensor
+    jitter: Tensor
+    blended: Tensor
+
+    def __len__(self) -> int:
+        return len(self.height)
+
+    @property
+    def source_boxes(self) -> Tensor:
+        """Boxes (B, 4) of what is cut: left, top, right, bottom; right and bottom exclusive."""
+        return self._boxes(self.source)
+
+    @property
+    def target_boxes(self) -> Tensor:
+        """Boxes (B, 4) of where it is pasted: left, top, right, bottom."""
+        return self._boxes(self.target)
+
+    def _boxes(self, corner: Tensor) -> Tensor:
+        extent = torch.stack([self.width, self.height], 1)
+        return torch.cat([corner.flip(1), corner.flip(1) + extent], 1)
+
+
+class SmoothBlend(v2.Transform):
+    """Blends one patch of each image smoothly into another place of it.
+
+    Also a ``torchvision.transforms.v2`` transform: in a ``Compose`` it changes images and
+    leaves masks, boxes and labels as they are.
+
+    Args:
+        area: Range of the patch's area relative to the image's, uniform.
+        aspect: Range of the patch's width / height, log-uniform, so that 1/3 and 3 are equally
+            likely. Both sides are rounded to whole pixels, at least 1, at most the image.
+        sigma: Standard deviation of the mask's Gaussian in pixels. By default 8 pixels at 224
+            x 224, in proportion to the image's side (the square root of its area). 0 pastes
+            hard.
+        jitter: Largest change of the patch's brightness, contrast, saturation and hue.
+        p: Probability that an image is changed.
+
+    Images are (C, H, W) or (B, C, H, W), RGB or grey, floating point in [0, 1] or uint8, on
+    any device. The result is like the input; pixels outside alpha's support (4 sigma around
+    the patch) are the input's own. Outside the image the mask counts as zero: near a border
+    alpha is neither renormalised nor reflected.
+
+    Raises:
+        ValueError: A range is empty or out of bounds, or images have another form.
+
+    >>> images = torch.rand(2, 3, 64, 64)
+    >>> SmoothBlend()(images, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3, 64, 64])
+    """
+
+    _transformed_types = (tv_tensors.Image, v2._utils.is_pure_tensor)
+
+    def __init__(
+        self,
+        area: tuple[float, float] = AREA,
+        aspect: tuple[float, float] = ASPECT,
+        sigma: float | None = None,
+        jitter: Strength = JITTER,
+        p: float = 1.0,
+    ):
+        super().__init__()
+        _check_range("area", area, 0, 1)
+        _check_range("aspect", aspect, 0, math.inf)
+        if sigma is not None and not 0 <= sigma < math.inf:
+            raise ValueError(f"sigma: {sigma} is not a number of pixels, 0 or more")
+        if len(jitter) != 4 or min(jitter) < 0 or jitter[3] > 0.5:
+            raise ValueError(f"jitter: {jitter} is not four strengths from 0 (hue: to 0.5)")
+        if not 0 <= p <= 1:
+            raise ValueError(f"p: {p} is not a probability")
+        self.area, self.aspect, self.sigma, self.jitter, self.p = area, aspect, sigma, jitter, p
+
+    def forward(self, *inputs: Any, generator: torch.Generator | None = None) -> Any:
+        """Changes the images; everything is drawn from ``generator`` if one is given."""
+        if generator is None:
+            return super().forward(*inputs)
+        (images,) = inputs
+        return self.blend(images, self._draw_for(images, generator))
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """What torchvision's transforms call to draw."""
+        images = next(x for x in flat_inputs if self._is_image(x))
+        return {"draw": self._draw_for(images, None)}
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """What torchvision's transforms call to apply."""
+        return self.blend(inpt, params["draw"])
+
+    def draw(
+        self, count: int, size: tuple[int, int], generator: torch.Generator | None = None
+    ) -> Draw:
+        """Draws for ``count`` images of ``size`` (height, width), independently for each."""
+        height, width = size
+        u = uniform(count, 7, generator).double()
+        pixels = height * width * (self.area[0] + (self.area[1] - self.area[0]) * u[:, 0])
+        low, high = (math.log(a) for a in self.aspect)
+        aspect = torch.exp(low + (high - low) * u[:, 1])
+        patch = torch.stack([(pixels / aspect).sqrt(), (pixels * aspect).sqrt()], 1).round().long()
+        patch = patch.clamp_min(1).minimum(torch.tensor([height, width]))
+        places = torch.tensor([height, width]) - patch + 1
+        return Draw(
+            size=(height, width),
+            height=patch[:, 0],
+            width=patch[:, 1],
+            source=(u[:, 2:4] * places).long(),
+            target=(u[:, 4:6] * places).long(),
+            jitter=draw_jitter(count, self.jitter, generator),
+            blended=u[:, 6] < self.p,
+        )
+
+    def blend(self, images: Tensor, draw: Draw, inplace: bool = False) -> Tensor:
+        """Applies a draw.
+
+        Args:
+            images: As the class takes them, as many and as large as the draw is for.
+            draw: What to apply.
+            inplace: Change ``images`` themselves: saves a copy where they are not needed.
+
+        Returns:
+            The blended images.
+        """
+        batch = self._as_batch(images)
+        if tuple(batch.shape[-2:]) != draw.size or len(batch) != len(draw):
+            raise ValueError(
+                f"images: {len(batch)} of {tuple(batch.shape[-2:])} pixels; the draw is for "
+                f"{len(draw)} of {draw.size}"
+            )
+        whole = images.dtype == torch.uint8
+        out = batch if inplace else batch.clone()
+        patches = self._patches(batch, draw)
+        rows, columns = (profile.to(images.device) for profile in self._profiles(draw))
+        reach = self._reach(draw.size)
+        # A few small operations an image beat one large indexed one: nothing outside the
+        # support is touched, and the cost is that of copying the images.
+        for i in torch.nonzero(draw.blended).flatten().tolist():
+            (top, left), h, w = draw.target[i].tolist(), int(draw.height[i]), int(draw.width[i])
+            y0, y1 = max(0, top - reach), min(draw.size[0], top + h + reach)
+            x0, x1 = max(0, left - reach), min(draw.size[1], left + w + reach)
+            alpha = torch.outer(rows[i, y0:y1], columns[i, x0:x1])
+            window = out[i, :, y0:y1, x0:x1]
+            blended = window * (1 - alpha)
+            inner = (slice(top - y0, top - y0 + h), slice(left - x0, left - x0 + w))
+            blended[:, *inner] += alpha[inner] * patches[i, :, :h, :w]
+            window.copy_(blended.round_() if whole else blended)
+        result = out if images.ndim == 4 else out[0]
+        return tv_tensors.wrap(result, like=images)
+
+    def alpha(self, draw: Draw) -> Tensor:
+        """The smoothed masks (B, 1, H, W) of a draw, in [0, 1]."""
+        rows, columns = self._profiles(draw)
+        shown = draw.blended.float().view(-1, 1, 1, 1)
+        return shown * rows[:, None, :, None] * columns[:, None, None, :]
+
+    def foreground(self, images: Tensor, draw: Draw) -> Tensor:
+        """The foregrounds ``u`` (B, C, H, W) of a draw, floats in [0, 1]: zero but for the patch.
+
+        For showing; :meth:`blend` does not need them whole.
+        """
+        batch = self._as_batch(images)
+        patches = self._patches(batch, draw) / (255 if batch.dtype == torch.uint8 else 1)
+        u = torch.zeros(batch.shape, dtype=patches.dtype, device=batch.device)
+        for i, (left, top, right, bottom) in enumerate(draw.target_boxes.tolist()):
+            u[i, :, top:bottom, left:right] = patches[i, :, : bottom - top, : right - left]
+        return u
+
+    def sigma_for(self, size: tuple[int, int]) -> float:
+        """The mask's standard deviation in pixels for images of a size (height, width)."""
+        return (
+            SIGMA_AT_224 * math.sqrt(size[0] * size[1]) / 224 if self.sigma is None else self.sigma
+        )
+
+    def _draw_for(self, images: Tensor, generator: torch.Generator | None) -> Draw:
+        batch = self._as_batch(images)
+        return self.draw(len(batch), tuple(batch.shape[-2:]), generator)
+
+    def _is_image(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and not isinstance(
+            value, tv_tensors.Mask | tv_tensors.BoundingBoxes
+        )
+
+    def _as_batch(self, images: Tensor) -> Tensor:
+        if not isinstance(images, Tensor) or images.ndim not in (3, 4):
+            raise ValueError("images: expected a tensor (C, H, W) or (B, C, H, W)")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise ValueError(f"images: {images.dtype} is neither uint8 nor floating point")
+        images = images.as_subclass(Tensor)
+        return images if images.ndim == 4 else images[None]
+
+    def _patches(self, batch: Tensor, draw: Draw) -> Tensor:
+        """The cut patches, jittered, zero-padded to one size; in the range of the batch."""
+        dtype = batch.dtype if batch.is_floating_point() else torch.float32
+        size = (len(draw), batch.shape[1], int(draw.height.max()), int(draw.width.max()))
+        patches = torch.zeros(size, dtype=dtype, device=batch.device)
+        for i, (left, top, right, bottom) in enumerate(draw.source_boxes.tolist()):
+            patches[i, :, : bottom - top, : right - left] = batch[i, :, top:bottom, left:right]
+        scale = 255 if batch.dtype == torch.uint8 else 1
+        area = (draw.height * draw.width).to(patches)
+        mean = patches.sum((2, 3)) / scale / area[:, None]
+        return jitter(patches / scale, draw.jitter, mean) * scale
+
+    def _reach(self, size: tuple[int, int]) -> int:
+        return math.ceil(TRUNCATE * self.sigma_for(size))
+
+    def _profiles(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Vertical (B, H) and horizontal (B, W) profiles, whose outer product is alpha.
+
+        The mask of a box is separable, and a box smoothed by a kernel is a difference of two
+        of the kernel's partial sums.
+        """
+        sigma, reach = self.sigma_for(draw.size), self._reach(draw.size)
+        kernel = torch.ones(1, dtype=torch.float64)
+        if reach:
+            offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+            kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        sums = torch.cat([kernel.new_zeros(1), kernel.cumsum(0) / kernel.sum()])
+
+        def profile(length: int, start: Tensor, extent: Tensor) -> Tensor:
+            position = torch.arange(length)[None] - start[:, None] + reach + 1
+            last = len(sums) - 1
+            upper = sums[position.clamp(0, last)]
+            return (upper - sums[(position - extent[:, None]).clamp(0, last)]).float()
+
+        return (
+            profile(draw.size[0], draw.target[:, 0], draw.height),
+            profile(draw.size[1], draw.target[:, 1], draw.width),
+        )
+
+
+class CutPaste(SmoothBlend):
+    """CutPaste, the paper's ablation: a larger patch pasted hard (Li et al., CVPR 2021).
+
+    SmoothBlend with sigma 0 and CutPaste's own range of sizes.
+    """
+
+    def __init__(
+        self,
+        area: tuple[float, float] = CUTPASTE_AREA,
+        aspect: tuple[float, float] = CUTPASTE_ASPECT,
+        jitter: Strength = JITTER,
+        p: float = 1.0,
+    ):
+        super().__init__(area, aspect, sigma=0.0, jitter=jitter, p=p)
+
+
+def _check_range(name: str, values: tuple[float, float], low: float, high: float) -> None:
+    if not (len(values) == 2 and low < values[0] <= values[1] <= high):
+        raise ValueError(f"{name}: {values} is not a range (low, high) above {low}, up to {high}")

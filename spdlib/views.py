@@ -1,0 +1,233 @@
+"""Views of images: each baseline's strong views, the weak global view, the SPD triplet.
+
+Made on the images' own device, a batch at a time, every image with parameters of its own. All
+randomness comes from one ``torch.Generator``, so that a run can be resumed exactly; that, and
+speed, is why they are not kornia's or torchvision's, which draw from the global state: colour
+is one matrix product (``spdlib.colour``), blur two depthwise convolutions of the images it
+falls on. Crops use ``torchvision``'s own antialiased resize.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spdlib.colour import LUMA, Strength, draw_jitter, jitter, no_jitter, uniform
+from spdlib.smoothblend import SmoothBlend
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Ranges and probabilities of a random view.
+
+    Attributes:
+        area: Range of the crop's area relative to the image, uniform.
+        aspect: Range of the crop's aspect relative to the image's, log-uniform.
+        jitter: Strengths of brightness, contrast, saturation and hue.
+        jitter_p: Probability of colour jitter.
+        grey_p: Probability that the image is made grey.
+        blur: Range of the Gaussian's standard deviation, pixels of a 224-pixel view.
+        blur_p: Probability of blur.
+        flip_p: Probability of a horizontal flip.
+    """
+
+    area: tuple[float, float]
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    jitter: Strength = (0.0, 0.0, 0.0, 0.0)
+    jitter_p: float = 0.0
+    grey_p: float = 0.0
+    blur: tuple[float, float] = (0.1, 2.0)
+    blur_p: float = 0.0
+    flip_p: float = 0.5
+
+
+# Zou et al., appendix C. "Random cropping with a ratio [0.9, 1.0]" is read as a range of areas
+# at the image's own aspect.
+WEAK = Recipe(
+    area=(0.9, 1.0), aspect=(1.0, 1.0), jitter=(0.1, 0.1, 0.1, 0.05), jitter_p=0.8,
+    blur=(0.1, 0.3), blur_p=0.5,
+)  # fmt: skip
+
+STRONG = {
+    # Chen & He, CVPR 2021, appendix A; the recipe is MoCo v2's.
+    "simsiam": Recipe(
+        area=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, grey_p=0.2, blur_p=0.5
+    ),
+    # Chen et al., "Improved baselines with momentum contrastive learning", 2020.
+    "moco": Recipe(
+        area=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, grey_p=0.2, blur_p=0.5
+    ),
+    # Chen et al., ICML 2020, appendix A, colour strength 1.
+    "simclr": Recipe(
+        area=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2), jitter_p=0.8, grey_p=0.2, blur_p=0.5
+    ),
+    # The usual ImageNet classification training: crop and flip.
+    "supervised": Recipe(area=(0.08, 1.0)),
+}
+
+
+@dataclass(frozen=True)
+class ViewDraw:
+    """What happens to each image of a batch; all tensors on the CPU.
+
+    Attributes:
+        crop: Boxes (B, 4): top, left, height, width, pixels.
+        flip: Whether flipped (B,).
+        jitter: Factors (B, 4) of brightness, contrast, saturation, hue.
+        grey: Whether made grey (B,).
+        blur: Standard deviation of the blur (B,), pixels; 0 for none.
+    """
+
+    crop: Tensor
+    flip: Tensor
+    jitter: Tensor
+    grey: Tensor
+    blur: Tensor
+
+
+class View(nn.Module):
+    """A random view of each image of a batch, after a recipe.
+
+    Args:
+        recipe: Ranges and probabilities.
+        size: Side of the square view, pixels.
+
+    Images are floats (B, 3, H, W) in [0, 1]; the result is (B, 3, size, size).
+    """
+
+    def __init__(self, recipe: Recipe, size: int):
+        super().__init__()
+        self.recipe, self.size = recipe, size
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.apply_draw(images, self.draw(len(images), images.shape[-2:], generator))
+
+    def draw(
+        self, count: int, size: tuple[int, int], generator: torch.Generator | None = None
+    ) -> ViewDraw:
+        """Draws for ``count`` images of ``size`` (height, width)."""
+        recipe, (height, width) = self.recipe, size
+        u = uniform(count, 9, generator).double()
+        area = height * width * _between(recipe.area, u[:, 0])
+        low, high = (math.log(a) for a in recipe.aspect)
+        aspect = width / height * torch.exp(low + (high - low) * u[:, 1])
+        # torchvision draws again when a crop does not fit; here the side that sticks out is cut.
+        crop_h = (area / aspect).sqrt().round().clamp(1, height).long()
+        crop_w = (area * aspect).sqrt().round().clamp(1, width).long()
+        top = (u[:, 2] * (height - crop_h + 1)).long()
+        left = (u[:, 3] * (width - crop_w + 1)).long()
+        factors = draw_jitter(count, recipe.jitter, generator)
+        jittered = (u[:, 4] < recipe.jitter_p)[:, None]
+        sigma = _between(recipe.blur, u[:, 5]) * self.size / 224
+        return ViewDraw(
+            crop=torch.stack([top, left, crop_h, crop_w], 1),
+            flip=u[:, 6] < recipe.flip_p,
+            jitter=torch.where(jittered, factors, no_jitter(count)),
+            grey=u[:, 7] < recipe.grey_p,
+            blur=torch.where(u[:, 8] < recipe.blur_p, sigma, 0.0),
+        )
+
+    def apply_draw(self, images: Tensor, draw: ViewDraw) -> Tensor:
+        """Applies a draw: crop and flip, colour, grey, blur."""
+        views = crop_and_flip(images, draw.crop, draw.flip, self.size)
+        if any(self.recipe.jitter):
+            views = jitter(views, draw.jitter)
+        if draw.grey.any():
+            chosen = torch.nonzero(draw.grey).flatten().to(views.device)
+            luma = torch.tensor(LUMA, dtype=views.dtype, device=views.device)
+            grey = torch.einsum("bchw,c->bhw", views[chosen], luma)
+            views[chosen] = grey[:, None].expand(-1, 3, -1, -1)
+        chosen = torch.nonzero(draw.blur).flatten()
+        if len(chosen):
+            on_device = chosen.to(views.device)
+            views[on_device] = gaussian_blur(views[on_device], draw.blur[chosen])
+        return views
+
+
+class WeakView(View):
+    """The weak global view ``W`` of the paper (appendix C): no local change, little global."""
+
+    def __init__(self, size: int):
+        super().__init__(WEAK, size)
+
+
+class StrongView(View):
+    """A baseline's published augmentation: simsiam, moco, simclr or supervised."""
+
+    def __init__(self, method: str, size: int):
+        if method not in STRONG:
+            raise ValueError(f"method: {method!r} is not one of {', '.join(STRONG)}")
+        super().__init__(STRONG[method], size)
+
+
+def plain_view(images: Tensor, size: int) -> Tensor:
+    """The images themselves, whole, resized to (B, 3, size, size)."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+
+
+def spd_triplet(
+    images: Tensor,
+    weak: WeakView,
+    blend: SmoothBlend,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Anchor ``x``, positive ``W(x)`` and negative ``SmoothBlend(W'(x))`` (Zou et al., section 4).
+
+    W and W' are drawn independently: the negative gets a weak global view too, so that a global
+    change gives nothing away.
+
+    Args:
+        images: (B, 3, H, W), floats in [0, 1].
+        weak: Makes W and W'.
+        blend: SmoothBlend, or CutPaste for the paper's ablation.
+        generator: Source of the randomness.
+
+    Returns:
+        Three batches (B, 3, size, size).
+    """
+    positive = weak(images, generator)
+    negative = weak(images, generator)
+    draw = blend.draw(len(negative), tuple(negative.shape[-2:]), generator)
+    return plain_view(images, weak.size), positive, blend.blend(negative, draw, inplace=True)
+
+
+def crop_and_flip(images: Tensor, crop: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Crops each image (top, left, height, width), flips some, resizes to (B, C, size, size)."""
+    out = images.new_empty(len(images), images.shape[1], size, size)
+    for i, ((top, left, height, width), flipped) in enumerate(
+        zip(crop.tolist(), flip.tolist(), strict=True)
+    ):
+        part = images[i : i + 1, :, top : top + height, left : left + width]
+        part = part.flip(-1) if flipped else part
+        out[i : i + 1] = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
+    return out
+
+
+def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Blurs each image by its own sigma, separably; borders are reflected.
+
+    Args:
+        images: (B, C, H, W).
+        sigma: Standard deviations (B,), pixels, above 0. The kernel reaches 3 of the largest.
+
+    Returns:
+        Images like the input.
+    """
+    batch, channels, height, width = images.shape
+    reach = max(1, math.ceil(3 * float(sigma.max())))
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (offsets / sigma.double()[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images)
+    x = images.reshape(1, batch * channels, height, width)
+    for padding, shape in (((0, 0, reach, reach), (-1, 1, 2 * reach + 1, 1)),
+                           ((reach, reach, 0, 0), (-1, 1, 1, 2 * reach + 1))):  # fmt: skip
+        x = F.conv2d(F.pad(x, padding, "reflect"), kernel.view(shape), groups=batch * channels)
+    return x.view(images.shape)
+
+
+def _between(limits: tuple[float, float], u: Tensor) -> Tensor:
+    return limits[0] + (limits[1] - limits[0]) * u

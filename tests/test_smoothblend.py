@@ -1,0 +1,177 @@
+"""SmoothBlend against a dense Gaussian convolution, scipy, and its documented ranges."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from spdlib.smoothblend import SIGMA_AT_224, CutPaste, SmoothBlend
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(6, 3, 96, 128, generator=generator(9))
+
+
+@pytest.mark.parametrize("sigma", [0.7, 3.0, 8.0])
+def test_alpha_is_the_box_mask_under_a_dense_gaussian(sigma):
+    # scipy's truncated Gaussian with zeros outside the image; 200 draws put boxes on borders.
+    blend = SmoothBlend(sigma=sigma)
+    draw = blend.draw(200, (60, 90), generator())
+    left, top, right, bottom = draw.target_boxes.T
+    assert (left == 0).any() and (top == 0).any() and (right == 90).any() and (bottom == 60).any()
+    for i, alpha in enumerate(blend.alpha(draw)[:, 0].numpy()):
+        mask = np.zeros((60, 90))
+        mask[top[i] : bottom[i], left[i] : right[i]] = 1
+        dense = gaussian_filter(mask, sigma, mode="constant", truncate=4.0)
+        assert np.abs(alpha - dense).max() < 1e-4
+
+
+def test_blend_is_the_papers_formula(images):
+    blend = SmoothBlend(jitter=(0, 0, 0, 0))
+    draw = blend.draw(6, (96, 128), generator())
+    u = torch.zeros_like(images)
+    for i, (source, target) in enumerate(zip(draw.source_boxes, draw.target_boxes, strict=True)):
+        (a, b, c, d), (e, f, g, h) = source.tolist(), target.tolist()
+        u[i, :, f:h, e:g] = images[i, :, b:d, a:c]
+    alpha = blend.alpha(draw)
+    torch.testing.assert_close(blend.foreground(images, draw), u)
+    torch.testing.assert_close(blend.blend(images, draw), (1 - alpha) * images + alpha * u)
+
+
+def test_jitter_touches_the_patch_only(images):
+    draw = SmoothBlend().draw(6, (96, 128), generator())
+    jittered = SmoothBlend().foreground(images, draw)
+    plain = SmoothBlend().foreground(
+        images, SmoothBlend(jitter=(0,) * 4).draw(6, (96, 128), generator())
+    )
+    inside = plain > 0
+    assert (jittered[inside] != plain[inside]).float().mean() > 0.9
+    assert not jittered[~inside].any()
+
+
+def test_pixels_outside_alphas_support_are_the_inputs(images):
+    for blend in (SmoothBlend(), SmoothBlend(sigma=2.0), CutPaste()):
+        draw = blend.draw(6, (96, 128), generator(3))
+        changed = blend.blend(images, draw)
+        outside = (blend.alpha(draw) == 0).expand_as(images)
+        assert outside.any() and torch.equal(changed[outside], images[outside])
+        assert not torch.equal(changed, images)
+
+
+@pytest.mark.parametrize("blend", [SmoothBlend(), CutPaste()])
+def test_ten_thousand_draws_fill_their_ranges(blend):
+    size = (224, 224)
+    draw = blend.draw(10_000, size, generator())
+    h, w = draw.height.double(), draw.width.double()
+    # Sides are rounded: up to half a pixel either way.
+    assert ((h - 0.5) * (w - 0.5) < blend.area[1] * 224**2).all()
+    assert ((h + 0.5) * (w + 0.5) > blend.area[0] * 224**2).all()
+    assert ((w - 0.5) / (h + 0.5) < blend.aspect[1]).all()
+    assert ((w + 0.5) / (h - 0.5) > blend.aspect[0]).all()
+    # Uniform area, log-uniform aspect: each tenth of the range holds a tenth of the draws.
+    area = (h * w / 224**2 - blend.area[0]) / (blend.area[1] - blend.area[0])
+    low, high = np.log(blend.aspect)
+    aspect = (torch.log(w / h) - low) / (high - low)
+    for values in (area, aspect):
+        shares = torch.histc(values.clamp(0, 1 - 1e-9), 10, 0, 1) / len(values)
+        assert (shares - 0.1).abs().max() < 0.025
+    # Patches lie inside, and reach both borders from either side.
+    for boxes in (draw.source_boxes, draw.target_boxes):
+        assert boxes[:, :2].min() == 0 and boxes[:, 2:].max() == 224
+
+
+def test_sigma_follows_the_image_unless_given():
+    assert SmoothBlend().sigma_for((224, 224)) == SIGMA_AT_224
+    assert SmoothBlend().sigma_for((112, 112)) == SIGMA_AT_224 / 2
+    assert SmoothBlend(sigma=5).sigma_for((112, 112)) == 5
+
+
+def test_cutpaste_is_sigma_zero(images):
+    cut = CutPaste()
+    same = SmoothBlend(cut.area, cut.aspect, sigma=0, jitter=cut.jitter)
+    draw = cut.draw(6, (96, 128), generator())
+    assert torch.equal(cut.blend(images, draw), same.blend(images, draw))
+    assert set(cut.alpha(draw).unique().tolist()) == {0.0, 1.0}
+
+
+def test_p_zero_changes_nothing(images):
+    assert torch.equal(SmoothBlend(p=0)(images, generator=generator()), images)
+    half = SmoothBlend(p=0.5).draw(2000, (32, 32), generator()).blended
+    assert abs(half.double().mean() - 0.5) < 0.04
+
+
+def test_uint8_and_float_agree(images):
+    whole = (images * 255).round().byte()
+    draw = SmoothBlend().draw(6, (96, 128), generator())
+    expected = SmoothBlend().blend(whole / 255, draw) * 255
+    changed = SmoothBlend().blend(whole, draw)
+    assert changed.dtype == torch.uint8
+    assert (changed - expected).abs().max() < 0.51
+
+
+def test_the_same_seed_draws_the_same(images):
+    first = SmoothBlend()(images, generator=generator(5))
+    assert torch.equal(first, SmoothBlend()(images, generator=generator(5)))
+    assert not torch.equal(first, SmoothBlend()(images, generator=generator(6)))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 5, 200), (2, 1, 64, 64), (3, 40, 60), (2, 3, 1, 1), (1, 3, 7, 7)]
+)
+def test_odd_shapes(shape):
+    images = torch.rand(shape, generator=generator())
+    changed = SmoothBlend()(images, generator=generator())
+    assert changed.shape == images.shape and changed.isfinite().all()
+    assert changed.min() >= 0 and changed.max() <= 1
+
+
+def test_patch_is_cut_down_to_a_small_image():
+    # Half the area at aspect 1/3 would be taller than the image.
+    draw = SmoothBlend(area=(0.5, 0.5), aspect=(0.05, 0.05)).draw(4, (8, 100), generator())
+    assert (draw.height == 8).all() and (draw.source[:, 0] == 0).all()
+
+
+def test_a_one_pixel_high_patch():
+    blend = SmoothBlend(area=(0.002, 0.002), aspect=(20, 20))
+    draw = blend.draw(4, (64, 64), generator())
+    assert (draw.height == 1).all()
+    assert blend.blend(torch.rand(4, 3, 64, 64), draw).shape == (4, 3, 64, 64)
+
+
+def test_as_a_torchvision_transform():
+    image = tv_tensors.Image(torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8))
+    mask = tv_tensors.Mask(torch.ones(64, 64, dtype=torch.uint8))
+    compose = v2.Compose([SmoothBlend(), v2.ToDtype(torch.float32, scale=True)])
+    torch.manual_seed(0)
+    changed, same_mask, label = compose(image, mask, 7)
+    assert isinstance(changed, tv_tensors.Image) and label == 7
+    assert torch.equal(same_mask, mask)
+    assert not torch.equal(changed, image / 255)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [({"area": (0.5, 0.1)}, "area"), ({"aspect": (0, 1)}, "aspect"), ({"sigma": -1}, "sigma"),
+     ({"p": 2}, "p:"), ({"jitter": (0.1, 0.1, 0.1, 0.9)}, "jitter")],
+)  # fmt: skip
+def test_bad_arguments_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        SmoothBlend(**arguments)
+
+
+def test_bad_images_are_named():
+    with pytest.raises(ValueError, match=r"images: expected a tensor"):
+        SmoothBlend()(torch.rand(5), generator=generator())
+    with pytest.raises(ValueError, match=r"images: torch.int64"):
+        SmoothBlend()(torch.zeros(1, 3, 8, 8, dtype=torch.long), generator=generator())
+    with pytest.raises(ValueError, match=r"images: 2 channels"):
+        SmoothBlend()(torch.rand(1, 2, 8, 8), generator=generator())
+    with pytest.raises(ValueError, match=r"images: 2 of .* the draw is for 3"):
+        SmoothBlend().blend(torch.rand(2, 3, 8, 8), SmoothBlend().draw(3, (8, 8)))
