@@ -1,0 +1,229 @@
+"""Metrics against scikit-learn, closed forms, and scores on which others stumble."""
+
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spdlib import metrics, toy
+from spdlib.metrics import aupr, auroc, average_precision, evaluate, max_f1, pixel_metrics
+
+
+def sklearn_all(labels, scores):
+    precision, recall, _ = sk.precision_recall_curve(labels, scores)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    return {
+        "auroc": sk.roc_auc_score(labels, scores),
+        "aupr": sk.auc(recall, precision),
+        "average_precision": sk.average_precision_score(labels, scores),
+        "max_f1": f1.max(),
+    }
+
+
+def assert_equals_sklearn(labels, scores):
+    found = evaluate(labels, scores)
+    for name, expected in sklearn_all(labels, scores).items():
+        assert getattr(found, name) == pytest.approx(expected, abs=1e-12), name
+    assert found.max_f1 == pytest.approx(sk.f1_score(labels, scores >= found.threshold), abs=1e-12)
+    assert found.precision == pytest.approx(sk.precision_score(labels, scores >= found.threshold))
+    assert found.recall == pytest.approx(sk.recall_score(labels, scores >= found.threshold))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(-6, 6)), min_size=2, max_size=60).filter(
+        lambda rows: len({label for label, _ in rows}) == 2
+    ),
+    st.sampled_from([np.float16, np.float32, np.float64, np.int64, np.int8]),
+)
+def test_any_tied_scores_equal_sklearn(rows, dtype):
+    labels, scores = (np.array(column) for column in zip(*rows, strict=True))
+    assert_equals_sklearn(labels, scores.astype(dtype))
+
+
+@pytest.mark.parametrize("chunk", [7, 1000, 1 << 21])
+def test_random_scores_equal_sklearn_whatever_the_chunk(chunk, monkeypatch):
+    monkeypatch.setattr(metrics, "CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    for prevalence in (0.003, 0.3, 0.9):
+        labels = rng.random(5000) < prevalence
+        scores = rng.normal(size=5000).round(2) + labels
+        assert_equals_sklearn(labels, scores)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [np.zeros(200), np.arange(200.0), -np.arange(200.0), np.full(200, 3)],
+    ids=["constant", "separated", "inverted", "integers"],
+)
+def test_degenerate_scores_equal_sklearn(scores):
+    assert_equals_sklearn(np.arange(200) >= 190, scores)
+
+
+def test_constant_scores_at_five_percent():
+    labels = np.arange(1000) < 50
+    assert aupr(labels, np.ones(1000)) == pytest.approx(0.525)
+    assert average_precision(labels, np.ones(1000)) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("false_per_true", "printed"),
+    [(10, (99.50, 9.55, 9.09, 16.67)), (9, (99.55, 10.45, 10.0, 18.18))],
+)
+def test_model_a_of_appendix_b(false_per_true, printed):
+    # Each of 100 anomalies comes with r false alarms of 100,000. AU-ROC is 1 - r / 2000 and
+    # precision always 1 / (1 + r), but for the start of the curve at precision 1.
+    r = false_per_true
+    found = evaluate(*toy.scores_from_counts(toy.model_a(r)))
+    assert found.auroc == pytest.approx(1 - r / 2000)
+    assert found.aupr == pytest.approx(1 / (1 + r) + (1 - 1 / (1 + r)) / 200)
+    assert found.average_precision == pytest.approx(1 / (1 + r))
+    assert found.max_f1 == pytest.approx(2 / (2 + r))
+    values = (found.auroc, found.aupr, found.average_precision, found.max_f1)
+    assert tuple(round(100 * v, 2) for v in values) == printed
+
+
+def test_model_b_of_appendix_b():
+    found = evaluate(*toy.scores_from_counts(toy.model_b()))
+    values = (found.auroc, found.aupr, found.average_precision, found.max_f1)
+    assert [round(100 * v, 2) for v in values] == [98.50, 90.59, 90.09, 94.74]
+    assert (found.precision, found.recall) == (1.0, 0.9)
+    assert_equals_sklearn(*toy.scores_from_counts(toy.model_b()))
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"), [([(2, 0), (1, 5)], "never fall"), ([(1, 101)], "101 false")]
+)
+def test_impossible_counts_are_named(counts, message):
+    with pytest.raises(ValueError, match=message):
+        toy.scores_from_counts(counts, negatives=100)
+
+
+def test_mahalanobis_scale_scores_are_not_squashed():
+    rng = np.random.default_rng(0)
+    labels = rng.random(20_000) < 0.05
+    scores = (rng.gamma(9, 1.5, 20_000) + 8 * labels).astype(np.float32)
+    assert np.quantile(scores, 0.01) > 3.9 and scores.max() > 30
+    assert auroc(labels, scores) == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-12)
+    squashed = 1 / (1 + np.exp(-scores))  # in float32, what torchmetrics does outside [0, 1]
+    assert auroc(labels, squashed) < auroc(labels, scores) - 0.03
+
+
+def test_inputs_of_any_kind_agree():
+    rng = np.random.default_rng(0)
+    labels, scores = rng.random(300) < 0.2, rng.random(300).astype(np.float32)
+    expected = evaluate(labels, scores)
+    assert evaluate(torch.tensor(labels), torch.tensor(scores)) == expected
+    assert evaluate(labels.astype(int).tolist(), scores) == expected
+    assert evaluate(labels.astype(float), scores.astype(np.float64)) == expected
+    assert evaluate(labels.reshape(3, 100), scores.reshape(3, 100)) == expected
+    half = torch.tensor(scores).bfloat16()
+    assert auroc(labels, half) == auroc(labels, half.float())
+
+
+def test_pixels_from_arrays_lists_and_iterators_agree(monkeypatch):
+    rng = np.random.default_rng(0)
+    maps = rng.gamma(4, 2, (12, 40, 50)).astype(np.float32)
+    masks = rng.random((12, 40, 50)) < 0.02
+    masks[:6] = False  # normal images count
+    expected = sklearn_all(masks.ravel(), maps.ravel())
+    for spool in (100, metrics.SPOOL):
+        monkeypatch.setattr(metrics, "SPOOL", spool)
+        for found in (
+            pixel_metrics(maps, masks),
+            pixel_metrics(torch.tensor(maps), torch.tensor(masks)),
+            pixel_metrics(list(maps), list(masks)),
+            pixel_metrics(
+                (maps[i : i + 5] for i in (0, 5, 10)), (masks[i : i + 5] for i in (0, 5, 10))
+            ),
+            pixel_metrics(
+                [maps[:3, :7], maps[:3, 7:], maps[3:]], [masks[:3, :7], masks[:3, 7:], masks[3:]]
+            ),
+        ):
+            for name, value in expected.items():
+                assert getattr(found, name) == pytest.approx(value, abs=1e-12)
+        assert found.prevalence == pytest.approx(masks.mean())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_curves_are_sklearns_and_thinning_keeps_the_area(tied):
+    rng = np.random.default_rng(0)
+    labels = rng.random(40_000) < 0.1
+    scores = rng.normal(size=40_000) + 1.5 * labels
+    scores = scores.round(1) if tied else scores
+    full, thin = (metrics.roc_curve(labels, scores, t) for t in (0, 1e-4))
+    assert sk.auc(full.x, full.y) == pytest.approx(auroc(labels, scores), abs=1e-12)
+    assert sk.auc(thin.x, thin.y) == pytest.approx(auroc(labels, scores), abs=1e-4)
+    x, y, _ = sk.roc_curve(labels, scores)
+    grid = np.linspace(0, 1, 500)
+    assert np.abs(np.interp(grid, thin.x, thin.y) - np.interp(grid, x, y)).max() < 0.006
+
+    full, thin = (metrics.pr_curve(labels, scores, t) for t in (0, 1e-4))
+    assert sk.auc(full.x, full.y) == pytest.approx(aupr(labels, scores), abs=1e-12)
+    assert sk.auc(thin.x, thin.y) == pytest.approx(aupr(labels, scores), abs=1e-4)
+    if not tied:
+        assert len(thin.x) < len(full.x) / 2
+
+
+def test_bootstrap_intervals_equal_resampling_by_hand():
+    rng = np.random.default_rng(1)
+    labels = rng.random(120) < 0.3
+    scores = (rng.normal(size=120) + labels).round(1)
+    found = metrics.bootstrap(labels, scores, repeats=400, seed=3)
+    weights = np.random.default_rng(3).multinomial(120, [1 / 120] * 120, 400)
+    by_hand = [sklearn_all(labels.repeat(w), scores.repeat(w)) for w in weights]
+    for name, interval in found.items():
+        expected = np.quantile([values[name] for values in by_hand], [0.025, 0.975])
+        assert interval == pytest.approx(expected, abs=1e-9), name
+
+
+def test_pixels_are_resampled_by_image():
+    rng = np.random.default_rng(1)
+    masks = np.zeros((30, 20, 20), bool)
+    masks[::2, 5:9, 5:9] = True
+    maps = rng.normal(size=(30, 20, 20)) + masks * rng.gamma(2, 1, (30, 1, 1))
+    found = metrics.bootstrap(masks, maps, repeats=100, seed=0)
+    weights = np.random.default_rng(0).multinomial(30, [1 / 30] * 30, 100)
+    by_hand = [
+        sklearn_all(masks.repeat(w, 0).ravel(), maps.repeat(w, 0).ravel())["aupr"] for w in weights
+    ]
+    assert found["aupr"] == pytest.approx(np.quantile(by_hand, [0.025, 0.975]), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "message"),
+    [
+        ([0, 0], [1.0, 2.0], "labels: all are 0, there is no anomaly"),
+        ([1, 1], [1.0, 2.0], "labels: all are 1"),
+        ([0, 1], [1.0, np.nan], "scores: 1 are NaN or infinite"),
+        ([0, 1], [1.0, np.inf], "scores: 1 are NaN or infinite"),
+        ([0, 1, 1], [1.0, 2.0], r"labels and scores: shapes \(3,\) and \(2,\) differ"),
+        ([0, 3], [1.0, 2.0], "labels: expected 0 and 1, found 0, 3 .*pass labels > 0"),
+        ([0, 255], [1.0, 2.0], "pass labels > 0"),
+        ([], [], "scores: there are none"),
+        ([0, 1], ["a", "b"], "scores: .* are not real numbers"),
+    ],
+)
+def test_bad_input_is_named(labels, scores, message):
+    for metric in (auroc, aupr, average_precision, max_f1):
+        with pytest.raises(ValueError, match=message):
+            metric(labels, scores)
+
+
+def test_bad_pixels_are_named():
+    maps, masks = np.ones((2, 4, 4)), np.zeros((2, 4, 4), int)
+    with pytest.raises(ValueError, match="masks: all are 0"):
+        pixel_metrics(maps, masks)
+    masks[0, 0, 0] = 4
+    with pytest.raises(ValueError, match="pass masks > 0"):
+        pixel_metrics(maps, masks)
+    with pytest.raises(ValueError, match=r"maps: there are more batches than masks"):
+        pixel_metrics(list(maps), list(masks > 0)[:1])
+    with pytest.raises(ValueError, match=r"masks\[1\]: expected 0 and 1"):
+        pixel_metrics(list(maps), list(masks[::-1]))
+    with pytest.raises(ValueError, match="batch 1 is float32"):
+        pixel_metrics([maps[0], maps[1].astype(np.float32)], list(masks > 0))
+    with pytest.raises(ValueError, match="maps: there are none"):
+        pixel_metrics([], [])
