@@ -83,8 +83,8 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features (B, D) of images (B, 3, H, W)."""
-        x = self.stages(images, len(self.architecture.segments))[-1]
-        return self._through(self.architecture.head, x).flatten(1)
+        last = len(self.architecture.segments)
+        return self.pooled(self.stages(images, last)[-1], last)
 
     def stages(self, images: Tensor, count: int = 3) -> list[Tensor]:
         """Feature maps of the first ``count`` stages, (B, C_i, H/s_i, W/s_i), s = 4, 8, 16, 32.
@@ -99,6 +99,12 @@ class Encoder(nn.Module):
             x = self._through(segment, x)
             maps.append(x)
         return maps
+
+    def pooled(self, x: Tensor, stage: int = 4) -> Tensor:
+        """Pooled features (B, D) from a stage's feature map: the rest of the network."""
+        for segment in (*self.architecture.segments[stage:], self.architecture.head):
+            x = self._through(segment, x)
+        return x.flatten(1)
 
     def stage_module(self, stage: int) -> nn.Module:
         """The module whose output is the stage's feature map (1 to 4), e.g. for GradCAM."""

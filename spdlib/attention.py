@@ -1,0 +1,421 @@
+"""What the features look at: attention maps of the distance to the nearest normal image.
+
+The paper (Zou et al., 2022, supplement E, Fig. 11) applies GradCAM (Selvaraju et al., 2017) to
+the cosine similarity between the feature of a defective image and that of its nearest normal
+one. Where it is silent, this is what is done here:
+
+* sign: the score is the distance ``1 - cos``, so positive energy is what raises the distance;
+* rectification: negative energy, which pulls towards the normal image, is cut off
+  (``rectify=False`` keeps it);
+* upsampling: bilinear, from the stage's grid to the image;
+* normalisation: none. A map keeps its unit, that of the distance; :func:`normalise` brings maps
+  to 0..1 for the eye, each by itself or several encoders' on one scale.
+
+Maps are computed by the ``grad-cam`` package. Left to itself it runs the backward pass through
+the whole network. Here the trunk runs once, without a graph; the package only sees what follows
+the stage.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_grad_cam import EigenCAM, GradCAM, HiResCAM, LayerCAM
+from pytorch_grad_cam.base_cam import BaseCAM
+from scipy.ndimage import gaussian_filter
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spdlib.encoders import Encoder
+from spdlib.metrics import aupr, average_precision
+
+# A distance below this is that of an image to itself; float32 features differ by far more.
+SAME_IMAGE = 1e-9
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest normal image of each of B images.
+
+    Attributes:
+        distance: Cosine distance (B,), in [0, 2].
+        index: Which normal image it is (B,): its row in the table the bank was built from.
+        feature: Its feature (B, D), of length 1.
+    """
+
+    distance: Tensor
+    index: Tensor
+    feature: Tensor
+
+
+class NormalBank:
+    """Features of normal images, searched exactly.
+
+    Args:
+        features: Pooled features (N, D) of normal images.
+        index: What :meth:`nearest` calls each of them; by default 0 to N - 1.
+
+    Raises:
+        ValueError: There are none, or a feature is zero or not finite.
+
+    >>> bank = NormalBank(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    >>> bank.nearest(torch.tensor([[3.0, 3.1]])).index.tolist()
+    [1]
+    """
+
+    def __init__(self, features: Tensor, index: Tensor | None = None):
+        if not len(features):
+            raise ValueError("bank: there are no normal images in it")
+        # Float64: nearly equal distances keep their order, and an image's to itself is 0.
+        self.features = _directions(features, "bank")
+        self.index = torch.arange(len(features)) if index is None else index
+
+    @classmethod
+    def build(cls, encoder: Encoder, batches: Iterable[Mapping[str, Any]]) -> "NormalBank":
+        """The bank of the images in ``batches``, as :func:`spdlib.datasets.samples.loader` makes.
+
+        Raises:
+            ValueError: As above, or one of the images is an anomaly.
+        """
+        features, index = [torch.empty(0, encoder.feature_dim)], [torch.empty(0, dtype=torch.long)]
+        for batch in batches:
+            if batch["label"].any():
+                row = int(batch["index"][batch["label"] > 0][0])
+                raise ValueError(f"bank: sample {row} is an anomaly; the bank is of normal images")
+            features.append(embed(encoder, batch["image"]).cpu())
+            index.append(batch["index"])
+        return cls(torch.cat(features), torch.cat(index))
+
+    def nearest(self, features: Tensor) -> Nearest:
+        """The nearest normal image of each feature (B, D), by cosine distance.
+
+        Raises:
+            ValueError: A feature is zero or not finite, or of another length than the bank's.
+        """
+        if features.shape[1] != self.features.shape[1]:
+            raise ValueError(
+                f"features: of length {features.shape[1]}, those in the bank of "
+                f"{self.features.shape[1]}; was the bank built with another encoder?"
+            )
+        directions = _directions(features, "features")
+        best = (directions @ self.features.T).argmax(1)
+        found = self.features[best]
+        # Half the squared difference of unit vectors is 1 - cos, without its cancellation.
+        distance = (directions - found).square().sum(1) / 2
+        return Nearest(distance.float(), self.index[best], found.float())
+
+
+class CosineDistance:
+    """A target of the ``grad-cam`` package: the distance ``1 - cos`` to a reference feature."""
+
+    def __init__(self, reference: Tensor):
+        self.reference = reference
+
+    def __call__(self, feature: Tensor) -> Tensor:
+        return 1 - F.cosine_similarity(feature.float(), self.reference.to(feature.device), dim=0)
+
+
+class _Unscaled:
+    """Keeps the package from stretching each map to 0..1, which would lose its unit."""
+
+    def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
+        stored = self.activations_and_grads
+        activations = stored.activations[0].numpy()
+        grads = stored.gradients[0].numpy() if stored.gradients else None
+        layer = self.target_layers[0]
+        return self.get_cam_image(input_tensor, layer, targets, activations, grads, eigen_smooth)
+
+    def aggregate_multi_layers(self, cam_per_target_layer):
+        return cam_per_target_layer
+
+
+METHODS: dict[str, type[BaseCAM]] = {
+    "gradcam": GradCAM,
+    "hirescam": HiResCAM,
+    "layercam": LayerCAM,
+    "eigencam": EigenCAM,
+}
+_UNSCALED = {
+    name: type(f"Unscaled{method.__name__}", (_Unscaled, method), {})
+    for name, method in METHODS.items()
+}
+
+
+class _Tail(nn.Module):
+    """An encoder from a stage's feature map on; the inlet is the layer that maps are made of."""
+
+    def __init__(self, encoder: Encoder, stage: int):
+        super().__init__()
+        self.inlet = nn.Identity()
+        self.encoder, self.stage = encoder, stage
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder.pooled(self.inlet(x), self.stage)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention maps of B images, and what they were compared with.
+
+    Attributes:
+        maps: Energy (B, H, W), float32, on the CPU, in the unit of the distance.
+        nearest: The nearest normal images and their distances.
+    """
+
+    maps: Tensor
+    nearest: Nearest
+
+
+def attention_maps(
+    encoder: Encoder,
+    images: Tensor,
+    bank: NormalBank,
+    stage: int = 4,
+    method: str = "gradcam",
+    rectify: bool = True,
+) -> Attention:
+    """Maps of where images differ from their nearest normal image, as the encoder sees it.
+
+    The encoder's mode, gradients and hooks are the same afterwards. Source: supplement E,
+    Fig. 11.
+
+    Args:
+        encoder: The encoder that the bank was built with.
+        images: RGB in [0, 1], (B, 3, H, W).
+        bank: Features of normal images, the images themselves not among them.
+        stage: Which stage's feature map the maps are made of, 1 to 4.
+        method: ``gradcam``, ``hirescam``, ``layercam``, or ``eigencam``, which looks at the
+            feature map alone and knows nothing of the distance.
+        rectify: Cut off negative energy.
+
+    Returns:
+        Maps of the images' size, and the nearest normal images.
+
+    Raises:
+        ValueError: The stage or the method does not exist, an image is in the bank, or a
+            feature is zero.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method: {method!r} is not among {', '.join(METHODS)}")
+    encoder.stage_module(stage)  # raises if there is none
+    with _left_as_found(encoder):
+        with torch.no_grad():
+            grid = encoder.stages(_as_weights(images, encoder), stage)[-1]
+            nearest = bank.nearest(encoder.pooled(grid, stage).cpu())
+        _refuse_known(nearest)
+        with _cam(encoder, stage, method) as cam, torch.enable_grad():
+            targets = [CosineDistance(reference) for reference in nearest.feature]
+            # A leaf that asks for its gradient: the backward pass ends here.
+            maps = torch.from_numpy(cam(grid.detach().requires_grad_(), targets))
+    if rectify:
+        maps = maps.clamp_min(0)
+    maps = F.interpolate(maps[:, None], images.shape[-2:], mode="bilinear")[:, 0]
+    return Attention(maps, nearest)
+
+
+def embed(encoder: Encoder, images: Tensor) -> Tensor:
+    """Pooled features (B, D) in evaluation mode, without gradients, the encoder left as it was."""
+    with _left_as_found(encoder), torch.no_grad():
+        return encoder(_as_weights(images, encoder))
+
+
+def normalise(maps: Tensor, scale: str = "image") -> Tensor:
+    """Maps brought to 0..1, for the eye.
+
+    Args:
+        maps: (..., H, W), e.g. (encoders, images, H, W).
+        scale: ``image`` stretches each map from its smallest to its largest value, as the
+            ``grad-cam`` package does; ``shared`` divides all by one number, the largest of
+            all, so that encoders and images can be compared.
+
+    Returns:
+        The maps, of the same shape. A constant map becomes 0 on scale ``image``.
+
+    >>> normalise(torch.tensor([[[1.0, 3.0]], [[0.0, 4.0]]]), "shared").tolist()
+    [[[0.25, 0.75]], [[0.0, 1.0]]]
+    """
+    tiny = torch.finfo(maps.dtype).tiny
+    if scale == "shared":
+        return maps / maps.max().clamp_min(tiny)
+    if scale != "image":
+        raise ValueError(f"scale: {scale!r} is neither 'image' nor 'shared'")
+    maps = maps - maps.amin((-2, -1), keepdim=True)
+    return maps / maps.amax((-2, -1), keepdim=True).clamp_min(tiny)
+
+
+def localisation(maps: Tensor, masks: Tensor) -> pd.DataFrame:
+    """How well each map finds the defect: one row an image.
+
+    Args:
+        maps: Rectified maps (N, H, W) on any scale; the numbers do not depend on it.
+        masks: Ground truth (N, H, W), bool.
+
+    Returns:
+        Columns ``area``, the mask's share of the image; ``energy_share``, the share of the
+        map's energy inside the mask; ``pointing``, whether its maximum is inside (of several
+        equal maxima, the share inside); ``aupr`` (linear) and ``average_precision`` (steps) of
+        the map as a segmentation. A map of zeros has an energy share of 0.
+
+    Raises:
+        ValueError: A mask is empty or full, a map has negative energy, or shapes differ.
+
+    >>> localisation(torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[True, False]]]))
+       area  energy_share  pointing  aupr  average_precision
+    0   0.5          0.75       1.0   1.0                1.0
+    """
+    if maps.shape != masks.shape:
+        raise ValueError(f"maps and masks: shapes {[*maps.shape]} and {[*masks.shape]} differ")
+    rows = []
+    for i, (energy, mask) in enumerate(zip(maps.double(), masks.bool(), strict=True)):
+        if not mask.any() or mask.all():
+            raise ValueError(f"masks: number {i} is {'full' if mask.any() else 'empty'}")
+        if energy.min() < 0:
+            raise ValueError(f"maps: number {i} has negative energy; rectify it")
+        rows.append(
+            {
+                "area": mask.double().mean().item(),
+                "energy_share": (energy[mask].sum() / energy.sum().clamp_min(1e-300)).item(),
+                "pointing": mask[energy == energy.max()].double().mean().item(),
+                "aupr": aupr(mask, energy),
+                "average_precision": average_precision(mask, energy),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def baseline_maps(height: int, width: int, spread: float = 0.25) -> dict[str, Tensor]:
+    """Maps that know nothing of the image: ``uniform``, and a Gaussian about the ``centre``.
+
+    Args:
+        height: Of the maps, pixels.
+        width: Of the maps, pixels.
+        spread: Standard deviation of the Gaussian, in heights and widths.
+    """
+    y, x = (((torch.arange(n) + 0.5) / n - 0.5) / spread for n in (height, width))
+    centre = torch.exp(-(y[:, None] ** 2 + x**2) / 2)
+    return {"uniform": torch.ones(height, width), "centre": centre}
+
+
+def perturbation(
+    encoder: Encoder,
+    images: Tensor,
+    attention: Attention,
+    share: float = 0.05,
+    sigma: float = 16 / 224,
+    draws: int = 4,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Blurs the hottest pixels and sees how far the distance falls: one row an image.
+
+    A map that is an explanation loses more of the distance when its hottest pixels are blurred
+    than when as many pixels are blurred elsewhere. Elsewhere means the same region, moved to a
+    random place across the image's borders: scattered pixels would make the image rougher,
+    which is a change of its own.
+
+    Args:
+        encoder: The encoder that made the maps.
+        images: The images (B, 3, H, W) that they are of.
+        attention: The maps and the nearest normal images, whose features stay the reference.
+        share: How much of the image is blurred, in (0, 1).
+        sigma: Standard deviation of the blur, in image heights.
+        draws: How many random places.
+        seed: Of the random places.
+
+    Returns:
+        Columns ``hottest`` and ``random``: by how much the distance fell, as a share of it
+        (``random`` is the mean over the draws; below 0 where the distance rose).
+    """
+    scale = sigma * images.shape[-2]
+    blurred = torch.from_numpy(gaussian_filter(images.numpy(), (0, 0, scale, scale)))
+    hottest = _hottest(attention.maps, share)
+    rng = np.random.default_rng(seed)
+    falls = []
+    for draw in range(draws + 1):
+        region = hottest if draw == 0 else _moved(hottest, rng)
+        features = embed(encoder, torch.where(region[:, None], blurred, images)).cpu().float()
+        left = 1 - F.cosine_similarity(features, attention.nearest.feature)
+        falls.append(1 - left / attention.nearest.distance)
+    return pd.DataFrame({"hottest": falls[0], "random": torch.stack(falls[1:]).mean(0)})
+
+
+def interval(
+    values: np.ndarray, repeats: int = 1000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of the mean over resampled images (Efron, 1979).
+
+    The same seed draws the same images, so the intervals of two encoders on the same images,
+    or of their difference, belong together.
+    """
+    draws = np.random.default_rng(seed).integers(len(values), size=(repeats, len(values)))
+    low, high = np.quantile(np.asarray(values)[draws].mean(1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@contextmanager
+def _cam(encoder: Encoder, stage: int, method: str) -> Iterator[BaseCAM]:
+    # Not the package's own `with`, which prints an IndexError and goes on.
+    tail = _Tail(encoder, stage)
+    cam = _UNSCALED[method](model=tail, target_layers=[tail.inlet], reshape_transform=_as_float32)
+    try:
+        yield cam
+    finally:
+        cam.activations_and_grads.release()
+
+
+@contextmanager
+def _left_as_found(encoder: Encoder) -> Iterator[None]:
+    """Evaluation mode and no gradients of weights inside; outside, everything as it was."""
+    modes = [(module, module.training) for module in encoder.modules()]
+    weights = [(weight, weight.requires_grad, weight.grad) for weight in encoder.parameters()]
+    encoder.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for weight, requires_grad, grad in weights:
+            weight.requires_grad_(requires_grad)
+            weight.grad = grad  # the package sets it to None
+
+
+def _as_weights(images: Tensor, encoder: Encoder) -> Tensor:
+    return images.to(encoder.mean.device, encoder.mean.dtype)
+
+
+def _as_float32(x: Tensor) -> Tensor:
+    # The package turns tensors into NumPy arrays, which know no bfloat16.
+    return x.float()
+
+
+def _directions(features: Tensor, name: str) -> Tensor:
+    features = features.detach().cpu().double()
+    for i, length in enumerate(features.norm(dim=1).tolist()):
+        if length == 0 or not np.isfinite(length):
+            what = "zero, which has no direction" if length == 0 else "not finite"
+            raise ValueError(f"{name}: the feature of image {i} is {what}")
+    return F.normalize(features)
+
+
+def _refuse_known(nearest: Nearest) -> None:
+    for i, distance in enumerate(nearest.distance.tolist()):
+        if distance < SAME_IMAGE:
+            raise ValueError(
+                f"images: number {i} is in the bank (its distance to normal image "
+                f"{int(nearest.index[i])} is 0), so there is nothing to explain; ask about "
+                "images that the bank was not built from"
+            )
+
+
+def _hottest(maps: Tensor, share: float) -> Tensor:
+    count = max(1, round(share * maps[0].numel()))
+    best = maps.flatten(1).topk(count).indices
+    return torch.zeros_like(maps, dtype=torch.bool).flatten(1).scatter(1, best, True).view_as(maps)
+
+
+def _moved(regions: Tensor, rng: np.random.Generator) -> Tensor:
+    shifts = rng.integers(regions.shape[-2:], size=(len(regions), 2)).tolist()
+    return torch.stack([region.roll(shift, (0, 1)) for region, shift in zip(regions, shifts)])
