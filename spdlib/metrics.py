@@ -177,7 +177,7 @@ class Curve(NamedTuple):
     threshold: Array
 
 
-def roc_curve(labels: ArrayLike, scores: ArrayLike, tolerance: float = 1e-4) -> Curve:
+def roc_curve(labels: ArrayLike, scores: ArrayLike, tolerance: float = 1e-6) -> Curve:
     """False and true positive rates, from (0, 0) to (1, 1).
 
     Args:
@@ -197,7 +197,7 @@ def roc_curve(labels: ArrayLike, scores: ArrayLike, tolerance: float = 1e-4) -> 
     return _thin(x / c.negative_total, y / c.positive_total, threshold, tolerance)
 
 
-def pr_curve(labels: ArrayLike, scores: ArrayLike, tolerance: float = 1e-4) -> Curve:
+def pr_curve(labels: ArrayLike, scores: ArrayLike, tolerance: float = 1e-6) -> Curve:
     """Recall and precision, from (0, 1) on, thinned as in :func:`roc_curve`."""
     c = _count(labels, scores)
     before = c.found - c.positives
@@ -366,7 +366,9 @@ def _count(
 
 def _count_split(positives: Array, negatives: Iterable[Array], name: str) -> _Counts:
     if not len(positives):
-        raise ValueError(f"{name}: all are 0, there is no anomaly to find")
+        hint = "; class ids look black: binarise before any scaling, mask > 0"
+        hint = hint if name == "masks" else ""
+        raise ValueError(f"{name}: all are 0, there is no anomaly to find{hint}")
     thresholds, positive_counts = np.unique(positives, return_counts=True)
     below = np.zeros(len(thresholds), np.int64)
     at_or_below = np.zeros(len(thresholds), np.int64)
@@ -472,16 +474,20 @@ def _scalar(value: Any) -> Any:
 def _thin(x: Array, y: Array, threshold: Array, tolerance: float) -> Curve:
     """Leaves out points while chords keep the area to ``tolerance`` and the shape to 1/200."""
     area = np.concatenate([[0], np.cumsum(np.diff(x) * (y[1:] + y[:-1]) / 2)])
-    last, kept = len(x) - 1, [0]
+    length = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    budget = tolerance * length / length[-1]  # the area's error may grow along the curve
+    last, kept, drawn = len(x) - 1, [0], 0.0
 
     def fits(i: int, j: int) -> bool:
-        chord = (x[j] - x[i]) * (y[i] + y[j]) / 2
-        small = abs(y[j] - y[i]) <= 0.005 and x[j] - x[i] <= 0.005
-        return small and abs(area[j] - area[i] - chord) <= tolerance * (x[j] - x[i])
+        if x[j] - x[i] > 0.005 or abs(y[j] - y[i]) > 0.005:
+            return False
+        return abs(drawn + chord(i, j) - area[j]) <= budget[j]
+
+    def chord(i: int, j: int) -> float:
+        return (x[j] - x[i]) * (y[i] + y[j]) / 2
 
     while kept[-1] < last:
-        i = kept[-1]
-        step = 1
+        i, step = kept[-1], 1
         while i + 2 * step <= last and fits(i, i + 2 * step):
             step *= 2
         reach = i + step
@@ -489,5 +495,6 @@ def _thin(x: Array, y: Array, threshold: Array, tolerance: float) -> Curve:
             step //= 2
             if reach + step <= last and fits(i, reach + step):
                 reach += step
+        drawn += chord(i, reach)
         kept.append(reach)
     return Curve(x[kept], y[kept], threshold[kept])
