@@ -124,6 +124,31 @@ def max_f1(labels: ArrayLike, scores: ArrayLike) -> MaxF1:
     return _max_f1(_count(labels, scores))
 
 
+class Confusion(NamedTuple):
+    """Counts at a threshold; a sample counts as anomalous if its score is at least that."""
+
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    true_negatives: int
+
+
+def confusion(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Confusion:
+    """Right and wrong verdicts at a threshold. Arguments and errors as for :func:`auroc`.
+
+    >>> confusion([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], threshold=0.35)
+    Confusion(true_positives=2, false_positives=1, false_negatives=0, true_negatives=1)
+    """
+    y, s = _checked(labels, scores, ("labels", "scores"))
+    flagged = s >= threshold
+    return Confusion(
+        true_positives=int((flagged & y).sum()),
+        false_positives=int((flagged & ~y).sum()),
+        false_negatives=int((~flagged & y).sum()),
+        true_negatives=int((~flagged & ~y).sum()),
+    )
+
+
 def evaluate(labels: ArrayLike, scores: ArrayLike) -> Metrics:
     """All metrics at once, from one pass. Arguments and errors as for :func:`auroc`."""
     return _metrics(_count(labels, scores))

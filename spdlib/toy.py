@@ -1,28 +1,46 @@
 """The toy test set of appendix B: detectors given by the counts they pass through."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 POSITIVES, NEGATIVES = 100, 100_000
 
-Counts = Sequence[tuple[int, int]]
+# (true positives, false positives) after each threshold, from the strictest to the loosest.
+Pairs = Sequence[tuple[int, int]]
+
+# Model A finds each anomaly at the same price; model B finds 90 % for free, the rest dearly.
+MODEL_A = {"false_per_true": 10, "free": 0.0}
+MODEL_B = {"false_per_true": 3000, "free": 0.9}
 
 
-def model_a(false_per_true: int = 10) -> Counts:
-    """Model A: every anomaly found costs the same number of false alarms, ten in the text."""
-    return [(k, false_per_true * k) for k in range(1, POSITIVES + 1)]
+def pairs(
+    false_per_true: float,
+    free: float = 0.0,
+    positives: int = POSITIVES,
+    negatives: int = NEGATIVES,
+) -> Pairs:
+    """Counts of a detector that finds some anomalies for free and pays for each of the rest.
+
+    Args:
+        false_per_true: False alarms for each further anomaly; sums are rounded.
+        free: Share of the anomalies that costs none, in [0, 1].
+        positives: How many anomalies there are.
+        negatives: How many normal samples; false alarms end there.
+
+    Returns:
+        A pair (true positives, false positives) for each anomaly found.
+
+    >>> pairs(10)[:2], pairs(**MODEL_B)[89:91]
+    ([(1, 10), (2, 20)], [(90, 0), (91, 3000)])
+    """
+    paid = (max(0, k - round(free * positives)) for k in range(1, positives + 1))
+    return [(k, min(round(false_per_true * n), negatives)) for k, n in enumerate(paid, 1)]
 
 
-def model_b(free: int = 90, false_per_true: int = 3000) -> Counts:
-    """Model B: the first 90 anomalies are free, each of the rest costs 3,000 false alarms."""
-    return [(k, false_per_true * max(0, k - free)) for k in range(1, POSITIVES + 1)]
-
-
-def scores_from_counts(
-    counts: Counts, negatives: int = NEGATIVES
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def samples(counts: Pairs, negatives: int = NEGATIVES) -> tuple[NDArray[Any], NDArray[Any]]:
     """Labels and scores of a detector whose curves pass through the given counts.
 
     Args:
@@ -30,14 +48,14 @@ def scores_from_counts(
         negatives: How many normal samples there are in all.
 
     Returns:
-        Labels and scores, highest first. What one threshold adds shares one score: the text
-        gives the points of the curves, not an order between them. Normal samples that no
-        threshold reaches score 0.
+        Labels (int) and scores (float), highest first. What one threshold adds shares one
+        score: the text gives the points of the curves, not an order between them. Normal
+        samples that no threshold reaches score 0.
 
     Raises:
         ValueError: Counts fall, or there are more false positives than negatives.
 
-    >>> labels, scores = scores_from_counts([(1, 0), (2, 1)], negatives=3)
+    >>> labels, scores = samples([(1, 0), (2, 1)], negatives=3)
     >>> labels.tolist(), scores.tolist()
     ([1, 1, 0, 0, 0], [2.0, 1.0, 1.0, 0.0, 0.0])
     """

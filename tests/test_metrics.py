@@ -76,7 +76,7 @@ def test_model_a_of_appendix_b(false_per_true, printed):
     # Each of 100 anomalies comes with r false alarms of 100,000. AU-ROC is 1 - r / 2000 and
     # precision always 1 / (1 + r), but for the start of the curve at precision 1.
     r = false_per_true
-    found = evaluate(*toy.scores_from_counts(toy.model_a(r)))
+    found = evaluate(*toy.samples(toy.pairs(r)))
     assert found.auroc == pytest.approx(1 - r / 2000)
     assert found.aupr == pytest.approx(1 / (1 + r) + (1 - 1 / (1 + r)) / 200)
     assert found.average_precision == pytest.approx(1 / (1 + r))
@@ -86,11 +86,11 @@ def test_model_a_of_appendix_b(false_per_true, printed):
 
 
 def test_model_b_of_appendix_b():
-    found = evaluate(*toy.scores_from_counts(toy.model_b()))
+    found = evaluate(*toy.samples(toy.pairs(**toy.MODEL_B)))
     values = (found.auroc, found.aupr, found.average_precision, found.max_f1)
     assert [round(100 * v, 2) for v in values] == [98.50, 90.59, 90.09, 94.74]
     assert (found.precision, found.recall) == (1.0, 0.9)
-    assert_equals_sklearn(*toy.scores_from_counts(toy.model_b()))
+    assert_equals_sklearn(*toy.samples(toy.pairs(**toy.MODEL_B)))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_model_b_of_appendix_b():
 )
 def test_impossible_counts_are_named(counts, message):
     with pytest.raises(ValueError, match=message):
-        toy.scores_from_counts(counts, negatives=100)
+        toy.samples(counts, negatives=100)
 
 
 def test_mahalanobis_scale_scores_are_not_squashed():
@@ -181,6 +181,14 @@ def test_curves_are_sklearns_and_thinning_keeps_the_area(tied):
     assert sk.auc(full.x, full.y) == pytest.approx(aupr(labels, scores), abs=1e-12)
     assert sk.auc(thin.x, thin.y) == pytest.approx(aupr(labels, scores), abs=1e-6)
     assert len(thin.x) < 1200
+
+
+def test_confusion_is_sklearns():
+    rng = np.random.default_rng(0)
+    labels, scores = rng.random(200) < 0.3, rng.integers(0, 9, 200)
+    for threshold in (-1, 4, 4.5, 9):
+        tn, fp, fn, tp = sk.confusion_matrix(labels, scores >= threshold, labels=[0, 1]).ravel()
+        assert metrics.confusion(labels, scores, threshold) == (tp, fp, fn, tn)
 
 
 def test_bootstrap_intervals_equal_resampling_by_hand():
