@@ -11,12 +11,12 @@ and smoothing are one small matrix applied from both sides.
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
@@ -28,11 +28,13 @@ from spdlib.encoders import Encoder, load_encoder
 from spdlib.paths import replacing, show
 
 FORMAT = "spdlib.padim.v1"
-EPSILON = 0.01  # added to each covariance's diagonal, section 3.3 of the paper
+EPSILON = 0.01  # added to the diagonal of each covariance (equation 1 and setup of the paper)
 SIGMA = 4.0  # of the map's Gaussian, pixels
 STAGES = 3
+CHUNK = 64 << 20  # bytes of matrices worked on at once: more brings no more speed
 
-# Channels kept at random, section 4.1 of the paper; for EfficientNet-Lite0, as for ResNet-18.
+# Channels kept at random, as in the paper; EfficientNet-Lite0 as ResNet-18, ResNet-50 as its wide
+# sister.
 N_FEATURES = {
     "efficientnet_lite0": 100, "resnet18": 100, "resnet50": 550, "wide_resnet50_2": 550,
 }  # fmt: skip
@@ -44,17 +46,24 @@ class PaDiM:
     """A one-class detector and segmenter on top of any encoder.
 
     Args:
-        encoder: Where features come from; on its device the work is done (statistics stay on
-            the CPU beside an MPS device, which lacks the factorisation).
+        encoder: Where features come from. The work is done on its device; beside an MPS device,
+            which lacks the factorisation, statistics are kept and factored on the CPU.
         n_features: Channels d kept of all channels of the three stages; by default as the
             paper's for the encoder.
-        seed: Of the choice of channels.
-        memory: Bytes that may be used beyond the statistics, which take 4 P d^2 bytes for P
-            positions (at 224 pixels and d = 100, 125 MB; at d = 550, 3.8 GB). By default a
-            quarter of what is free.
+        seed: Of the choice of channels, which is stored with the model.
+        memory: Bytes to work with beyond the statistics, which take 4 P d^2 bytes for P
+            positions (at 224 pixels 125 MB for d = 100, 3.8 GB for d = 550). It sets how many
+            images and positions are worked on at once; by default a quarter of what is free.
 
     Batches are tensors (B, 3, H, W) of RGB floats in [0, 1], or dicts with such an ``"image"``,
-    as ``spdlib.datasets.loader`` yields.
+    as ``spdlib.datasets.loader`` yields. Each is seen once and forgotten.
+
+    Attributes:
+        channels: The chosen channels (d,), ascending, counted through the stages.
+        count: Images learned.
+        grid: Positions, (rows, columns).
+        image_size: Of the images, (height, width).
+        mean: Means (P, d).
 
     Raises:
         ValueError: ``n_features`` is not between 1 and the channels there are.
@@ -95,7 +104,9 @@ class PaDiM:
         """Learns the normal images, in one pass; forgets what it learned before.
 
         Raises:
-            ValueError: There are fewer than two images, or they differ in size.
+            ValueError: There are fewer than two images, they differ in size, or they are not
+                RGB floats in [0, 1].
+            MemoryError: The statistics do not fit into what is free.
         """
         self._clear()
         return self.extend(batches)
@@ -103,31 +114,44 @@ class PaDiM:
     def extend(self, batches: Iterable[Batch]) -> "PaDiM":
         """Learns further normal images, as if they had been there from the start.
 
-        Errors as for :meth:`fit`.
+        Interrupted, or stopped by a bad batch, the model stays whole: it holds the ``count``
+        images that it had learned by then. Errors as for :meth:`fit`.
         """
         if self.count:
             self._unpack()
-        waiting: list[Tensor] = []
-        for features in self._features(batches):
-            waiting.append(features)
-            # Each update reads and writes all statistics, so it waits for enough images.
-            if sum(f.shape[1] for f in waiting) >= self._images_at_once():
-                self._update(torch.cat(waiting, 1))
-                waiting = []
-        if waiting:
-            self._update(torch.cat(waiting, 1))
+        block, filled, capacity = torch.empty(0), 0, 0
+        try:
+            for stages in self._stages(batches):
+                images = len(stages[0])
+                if not capacity:
+                    capacity = self._images_at_once()
+                    # Row 0 of each position is for the difference of the means.
+                    block = self._empty(1 + capacity)
+                # An update reads and writes all statistics, so it waits for enough images.
+                if filled + images > capacity:
+                    self._update(block[:, : 1 + filled])
+                    filled = 0
+                self._choose(stages, block[:, 1 + filled : 1 + filled + images])
+                filled += images
+            if filled:
+                self._update(block[:, : 1 + filled])
+        finally:
+            del block
+            if self.count:
+                self._factor()
         if self.count < 2:
-            raise ValueError(
-                f"batches: a covariance needs at least two images, there are {self.count}"
-            )
-        self._factor()
+            raise ValueError(f"batches: a covariance needs two images or more, not {self.count}")
         return self
 
     def score(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
         """Anomaly maps (N, H, W) and image scores (N,), on the CPU.
 
+        A map's value is a Mahalanobis distance, upsampled bilinearly and smoothed (sigma 4
+        pixels, the edge mirrored); the image's score is the map's maximum.
+
         Raises:
-            ValueError: Nothing has been fitted, or images differ in size from those fitted.
+            ValueError: Nothing has been fitted, images differ in size from those fitted, or
+                they are not RGB floats in [0, 1].
         """
         pairs = list(self.stream(batches))
         if not pairs:
@@ -135,103 +159,142 @@ class PaDiM:
         maps, scores = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         return maps, scores
 
-    @torch.no_grad()
     def stream(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Like :meth:`score`, a batch at a time, for more images than fit into memory."""
-        if not self.count:
-            raise ValueError("nothing has been fitted yet: call fit first")
-        smooth = smoothing_matrix(self.grid[0], self.image_size[0]).to(self._home)
+        """Like :meth:`score`, a few images at a time, for more than fit into memory."""
+        self._check_fitted()
+        down = smoothing_matrix(self.grid[0], self.image_size[0]).to(self._home)
         across = smoothing_matrix(self.grid[1], self.image_size[1]).to(self._home)
-        for features in self._features(batches):
-            distances = self._distances(features).T.view(-1, *self.grid)
-            maps = (smooth @ distances @ across.T).cpu()
+        for stages in self._stages(batches):
+            features = self._empty(len(stages[0]))
+            self._choose(stages, features)
+            distances = self._distances(features).T.reshape(-1, *self.grid)
+            maps = (down @ distances @ across.T).cpu()
             yield maps, maps.flatten(1).amax(1)
 
-    def _features(self, batches: Iterable[Batch]) -> Iterator[Tensor]:
-        """Chosen channels at every position, (P, B, d), in evaluation mode and no gradient."""
+    def _stages(self, batches: Iterable[Batch]) -> Iterator[list[Tensor]]:
+        """The encoder's stages, in evaluation mode, for as many images at once as memory allows."""
         parameter = next(self.encoder.parameters())
         was_training = self.encoder.training
         self.encoder.eval()
         try:
             for batch in batches:
-                images = batch["image"] if isinstance(batch, dict) else batch
-                size = tuple(images.shape[-2:])
-                if self.image_size not in ((0, 0), size):
-                    raise ValueError(f"batches: images of {size}, fitted {self.image_size}")
-                self.image_size = size
-                with torch.no_grad():
-                    embedded = self._embed(images.to(parameter.device, parameter.dtype))
-                self.grid = tuple(embedded.shape[-2:])
-                yield embedded.flatten(2).permute(2, 0, 1).to(self._home, torch.float32)
+                images = self._checked(batch).to(parameter.device, parameter.dtype)
+                if not self.grid[0]:
+                    with torch.no_grad():
+                        self.grid = tuple(self.encoder.stages(images[:1], 1)[0].shape[-2:])
+                    self._check_memory()
+                for part in images.split(self._images_at_once()):
+                    with torch.no_grad():
+                        stages = self.encoder.stages(part, STAGES)
+                    yield stages
         finally:
             self.encoder.train(was_training)
 
-    def _embed(self, images: Tensor) -> Tensor:
-        """Chosen channels (B, d, h, w) of the stages, at the grid of the first."""
-        stages = self.encoder.stages(images, STAGES)
-        grid, start, parts = stages[0].shape[-2:], 0, []
-        for stage in stages:
-            width = stage.shape[1]
-            inside = (self.channels >= start) & (self.channels < start + width)
-            if inside.any():
-                chosen = stage[:, (self.channels[inside] - start).to(stage.device)]
-                parts.append(F.interpolate(chosen, grid, mode="nearest"))
-            start += width
-        return torch.cat(parts, 1)
+    def _checked(self, batch: Batch) -> Tensor:
+        images = batch["image"] if isinstance(batch, dict) else batch
+        if not (isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == 3):
+            got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise ValueError(f"batches: each is (B, 3, H, W) or a dict with 'image', not {got}")
+        low, high = (float(end) for end in images.aminmax()) if images.numel() else (0.0, 1.0)
+        # Not(inside) rather than outside, so that NaN is caught; rounding may overshoot a little.
+        if not (images.is_floating_point() and low >= -1e-3 and high <= 1 + 1e-3):
+            kind = str(images.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"batches: RGB floats in [0, 1] are needed, not {kind} from {low:g} to {high:g}; "
+                "the encoder normalises them itself"
+            )
+        size = tuple(images.shape[-2:])
+        if self.image_size not in ((0, 0), size):
+            raise ValueError(f"batches: images of {size}, fitted {self.image_size}")
+        self.image_size = size
+        return images
 
-    def _update(self, x: Tensor) -> None:
-        """Adds images (P, B, d) to mean and sums of products, by Chan et al.'s update (1979).
+    def _choose(self, stages: list[Tensor], out: Tensor) -> None:
+        """Writes the chosen channels, at the grid of the first stage, into ``out`` (P, B, d).
 
-        Deviations are taken from each part's own mean, and the difference of the means enters
-        as one more row: no large sums are subtracted, no digits lost.
+        Channels are chosen before anything is enlarged, and land where they are needed: the
+        stack of all channels is never built.
         """
-        images = x.shape[1]
-        mean = x.mean(1)
-        rows = x - mean[:, None]
-        if self.count:
-            shift = mean - self.mean
-            weight = (self.count * images / (self.count + images)) ** 0.5
-            rows = torch.cat([rows, weight * shift[:, None]], 1)
-            self.mean += shift * (images / (self.count + images))
-            self._packed.baddbmm_(rows.mT, rows)
+        grid = out.unflatten(0, self.grid)
+        first, column = 0, 0
+        for stage in stages:
+            width, height_width = stage.shape[1], stage.shape[-2:]
+            inside = (self.channels >= first) & (self.channels < first + width)
+            chosen = (self.channels[inside] - first).to(stage.device)
+            part = stage.permute(0, 2, 3, 1).flatten(0, 2).index_select(1, chosen)
+            part = part.to(out.device, out.dtype).unflatten(0, (-1, *height_width))
+            part = part.permute(1, 2, 0, 3)
+            # Nearest neighbours, exactly, whatever the ratio of the grids.
+            rows, columns = (
+                torch.arange(large, device=out.device) * small // large
+                for large, small in zip(self.grid, height_width, strict=True)
+            )
+            for y, row in enumerate(rows.tolist()):
+                grid[y, :, :, column : column + len(chosen)] = part[row][columns]
+            first, column = first + width, column + len(chosen)
+
+    def _update(self, rows: Tensor) -> None:
+        """Adds images to mean and sums of products, by Chan, Golub and LeVeque's update (1979).
+
+        Deviations are taken from the part's own mean, and the difference of the means enters
+        as one more row: no large sums are subtracted, so no digits are lost.
+
+        Args:
+            rows: (P, 1 + B, d), the features from row 1 on; row 0 is free. Overwritten.
+        """
+        features, images = rows[:, 1:], rows.shape[1] - 1
+        mean = features.mean(1)
+        features -= mean[:, None]
+        if not self.count:
+            self.mean, self._packed = mean, torch.bmm(features.mT, features)
         else:
-            self.mean = mean
-            self._packed = torch.bmm(rows.mT, rows)
+            shift, total = mean - self.mean, self.count + images
+            rows[:, 0] = shift * (self.count * images / total) ** 0.5
+            self._packed.baddbmm_(rows.mT, rows)
+            self.mean += shift * (images / total)
         self.count += images
 
     def _factor(self) -> None:
+        """Sums of products, whole -> packed: above the diagonal as they are, below the factor."""
         self._diagonal = self._packed.diagonal(dim1=1, dim2=2).clone()
-        eye = EPSILON * torch.eye(self.n_features, device=self._home)
-        for part in self._chunks(copies=3):
+        for part in self._chunks(copies=4):
             products = self._packed[part]
-            factor = torch.linalg.cholesky(products / (self.count - 1) + eye)
+            factor = torch.linalg.cholesky(self._regularised(products))
             self._packed[part] = factor + products.triu(1)
 
     def _unpack(self) -> None:
-        for part in self._chunks(copies=2):
-            upper = self._packed[part].triu(1)
-            self._packed[part] = upper + upper.mT + torch.diag_embed(self._diagonal[part])
+        """Packed -> whole sums of products, to go on learning."""
+        for part in self._chunks(copies=3):
+            self._packed[part] = self._products(part)
 
-    def _distances(self, x: Tensor) -> Tensor:
-        """Mahalanobis distances (P, B) of features (P, B, d)."""
-        distances = x.new_empty(x.shape[:2])
+    def _products(self, part: slice) -> Tensor:
+        upper = self._packed[part].triu(1)
+        return upper + upper.mT + torch.diag_embed(self._diagonal[part])
+
+    def _regularised(self, products: Tensor) -> Tensor:
+        covariance = products / max(self.count - 1, 1)
+        covariance.diagonal(dim1=1, dim2=2).add_(EPSILON)
+        return covariance
+
+    def _distances(self, features: Tensor) -> Tensor:
+        """Mahalanobis distances (P, B) of features (P, B, d), which are overwritten."""
+        features -= self.mean[:, None]
+        distances = features.new_empty(features.shape[:2])
         for part in self._chunks(copies=1):
-            deviations = (x[part] - self.mean[part, None]).mT
-            # Only the factor, the lower triangle, is read.
-            white = torch.linalg.solve_triangular(self._packed[part], deviations, upper=False)
-            distances[part] = white.square().sum(1).sqrt()
+            # Of the packed matrices only the lower triangle, the factor, is read.
+            white = torch.linalg.solve_triangular(
+                self._packed[part], features[part].mT, upper=False
+            )
+            distances[part] = torch.linalg.vector_norm(white, dim=1)
         return distances
 
     def covariance(self) -> Tensor:
         """The regularised covariances (P, d, d), for looking at; a copy of full size."""
-        upper = self._packed.triu(1)
-        products = upper + upper.mT + torch.diag_embed(self._diagonal)
-        return products / (self.count - 1) + EPSILON * torch.eye(self.n_features, device=self._home)
+        return self._regularised(self._products(slice(None)))
 
     def save(self, path: str | Path) -> Path:
         """Writes the fitted model and its encoder to one safetensors file."""
-        if not self.count:
-            raise ValueError("nothing has been fitted yet: call fit first")
+        self._check_fitted()
         tensors = {"mean": self.mean, "packed": self._packed, "diagonal": self._diagonal}
         tensors["channels"] = self.channels
         state = self.encoder.network.state_dict()
@@ -290,21 +353,42 @@ class PaDiM:
         device = next(self.encoder.parameters()).device
         return torch.device("cpu") if device.type == "mps" else device
 
+    def _empty(self, images: int) -> Tensor:
+        positions = self.grid[0] * self.grid[1]
+        return torch.empty(positions, images, self.n_features, device=self._home)
+
     def _budget(self) -> int:
         return self.memory or free_memory(self._home) // 4
 
-    def _images_at_once(self) -> int:
-        """Images to wait for before an update: up to d, which reads and computes alike."""
+    def _check_fitted(self) -> None:
+        if self.count < 2:
+            raise ValueError("nothing has been fitted yet: call fit first")
+
+    def _check_memory(self) -> None:
         positions = self.grid[0] * self.grid[1]
-        # Features wait once, are joined, and centred: three copies.
-        fit = self._budget() // (3 * 4 * positions * self.n_features)
-        return int(min(max(fit, 1), max(64, self.n_features // 4)))
+        needed, free = 4 * positions * self.n_features**2, free_memory(self._home)
+        if needed > free:
+            raise MemoryError(
+                f"the statistics of {positions:,} positions and {self.n_features} features take "
+                f"{needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: choose fewer n_features, "
+                "or smaller images"
+            )
+
+    def _images_at_once(self) -> int:
+        """Images whose features are held at once, within the budget and of use.
+
+        An update moves each statistic twice and computes on it once for each image; beyond
+        some d / 4 images the moving no longer counts.
+        """
+        positions = self.grid[0] * self.grid[1]
+        fitting = self._budget() // (4 * positions * self.n_features)
+        return int(min(max(fitting, 1), max(64, self.n_features // 4)))
 
     def _chunks(self, copies: int) -> Iterator[slice]:
         """Slices of the positions, so that ``copies`` of their d x d matrices fit the budget."""
         positions = self.grid[0] * self.grid[1]
-        size = self._budget() // (copies * 4 * self.n_features**2)
-        size = int(min(max(size, 1), 256))
+        fitting = min(self._budget() // copies, CHUNK) // (4 * self.n_features**2)
+        size = int(max(fitting, 1))
         for start in range(0, positions, size):
             yield slice(start, start + size)
 
@@ -322,10 +406,7 @@ def smoothing_matrix(grid: int, size: int, sigma: float = SIGMA) -> Tensor:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; 4 GiB where the system does not say."""
+    """Bytes that are free on a device, without pushing anything out to disk."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 4 << 30
+    return psutil.virtual_memory().available
