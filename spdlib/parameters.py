@@ -25,6 +25,17 @@ class Parameters(BaseModel):
     interactive: bool
 
 
+class AurocVsAupr(Parameters):
+    """Notebook 04: the real detector of its last part."""
+
+    category: Literal["mono", "poly"]
+    encoder: EncoderName
+    train_images: Annotated[int, Field(ge=2)]
+    test_images: Annotated[int, Field(ge=2)]
+    size: ImageSize
+    repeats: Count
+
+
 P = TypeVar("P", bound=Parameters)
 
 
