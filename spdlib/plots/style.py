@@ -2,8 +2,9 @@
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import seaborn as sns
+from IPython import get_ipython
+from IPython.core.pylabtools import select_figure_formats
 from matplotlib.figure import Figure
 
 WIDTH = 9.0  # inches: a notebook's text width at 100 dpi
@@ -60,8 +61,10 @@ def use() -> None:
             "image.interpolation": "nearest",
         },
     )
-    # Resolving the backend registers how a notebook shows a Figure that is a cell's last value.
-    plt.get_backend()
+    # A notebook shows a Figure that is a cell's last value as a picture, not as its name, only
+    # once told so; pyplot, which would tell it, stays out of this.
+    if (shell := get_ipython()) is not None:
+        select_figure_formats(shell, {"png"})
 
 
 def figure(
