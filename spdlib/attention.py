@@ -229,22 +229,23 @@ def normalise(maps: Tensor, scale: str = "image") -> Tensor:
     Args:
         maps: (..., H, W), e.g. (encoders, images, H, W).
         scale: ``image`` stretches each map from its smallest to its largest value, as the
-            ``grad-cam`` package does; ``shared`` divides all by one number, the largest of
-            all, so that encoders and images can be compared.
+            ``grad-cam`` package does. ``shared`` is for comparing rectified maps of several
+            encoders, whose distances have no common unit: each pixel's share of its map's
+            energy, divided by the largest such share of all maps.
 
     Returns:
-        The maps, of the same shape. A constant map becomes 0 on scale ``image``.
+        The maps, of the same shape. A map of zeros stays so.
 
-    >>> normalise(torch.tensor([[[1.0, 3.0]], [[0.0, 4.0]]]), "shared").tolist()
+    >>> normalise(torch.tensor([[[1.0, 3.0]], [[0.0, 8.0]]]), "shared").tolist()
     [[[0.25, 0.75]], [[0.0, 1.0]]]
     """
-    tiny = torch.finfo(maps.dtype).tiny
     if scale == "shared":
-        return maps / maps.max().clamp_min(tiny)
+        shares = _divide(maps, maps.sum((-2, -1), keepdim=True))
+        return _divide(shares, shares.max())
     if scale != "image":
         raise ValueError(f"scale: {scale!r} is neither 'image' nor 'shared'")
     maps = maps - maps.amin((-2, -1), keepdim=True)
-    return maps / maps.amax((-2, -1), keepdim=True).clamp_min(tiny)
+    return _divide(maps, maps.amax((-2, -1), keepdim=True))
 
 
 def localisation(maps: Tensor, masks: Tensor) -> pd.DataFrame:
@@ -278,7 +279,7 @@ def localisation(maps: Tensor, masks: Tensor) -> pd.DataFrame:
         rows.append(
             {
                 "area": mask.double().mean().item(),
-                "energy_share": (energy[mask].sum() / energy.sum().clamp_min(1e-300)).item(),
+                "energy_share": _divide(energy[mask].sum(), energy.sum()).item(),
                 "pointing": mask[energy == energy.max()].double().mean().item(),
                 "aupr": aupr(mask, energy),
                 "average_precision": average_precision(mask, energy),
@@ -305,23 +306,24 @@ def perturbation(
     images: Tensor,
     attention: Attention,
     share: float = 0.05,
-    sigma: float = 16 / 224,
+    sigma: float = 8 / 224,
     draws: int = 4,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Blurs the hottest pixels and sees how far the distance falls: one row an image.
 
     A map that is an explanation loses more of the distance when its hottest pixels are blurred
-    than when as many pixels are blurred elsewhere. Elsewhere means the same region, moved to a
-    random place across the image's borders: scattered pixels would make the image rougher,
-    which is a change of its own.
+    than when as many are blurred elsewhere. Elsewhere means the same region moved to a random
+    place (what leaves the image on one side comes back on the other): scattered pixels would
+    be another kind of change. The region's border is soft, because a blurred patch with a
+    sharp border is a defect of its own: with one, not even the true mask passes.
 
     Args:
         encoder: The encoder that made the maps.
         images: The images (B, 3, H, W) that they are of.
         attention: The maps and the nearest normal images, whose features stay the reference.
         share: How much of the image is blurred, in (0, 1).
-        sigma: Standard deviation of the blur, in image heights.
+        sigma: Standard deviation of the blur in image heights; half of it softens the border.
         draws: How many random places.
         seed: Of the random places.
 
@@ -330,16 +332,40 @@ def perturbation(
         (``random`` is the mean over the draws; below 0 where the distance rose).
     """
     scale = sigma * images.shape[-2]
-    blurred = torch.from_numpy(gaussian_filter(images.numpy(), (0, 0, scale, scale)))
+    blurred = _blur(images, scale)
     hottest = _hottest(attention.maps, share)
     rng = np.random.default_rng(seed)
     falls = []
     for draw in range(draws + 1):
-        region = hottest if draw == 0 else _moved(hottest, rng)
-        features = embed(encoder, torch.where(region[:, None], blurred, images)).cpu().float()
+        region = _blur(hottest if draw == 0 else _moved(hottest, rng), scale / 2)[:, None]
+        features = embed(encoder, images + region * (blurred - images)).cpu().float()
         left = 1 - F.cosine_similarity(features, attention.nearest.feature)
         falls.append(1 - left / attention.nearest.distance)
     return pd.DataFrame({"hottest": falls[0], "random": torch.stack(falls[1:]).mean(0)})
+
+
+def summarise(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
+    """Means over images of every numeric column, each with its 95 % bootstrap interval.
+
+    Args:
+        table: One row an image, e.g. of :func:`localisation` or :func:`perturbation`.
+        by: Column or columns to group by, e.g. ``"map"``.
+
+    Returns:
+        One row a group and column: ``measure, mean, low, high, images``.
+    """
+    groups = table.groupby(by, sort=False)[table.select_dtypes("number").columns.to_list()]
+    return pd.DataFrame(
+        {
+            **dict(zip([by] if isinstance(by, str) else by, np.atleast_1d(key), strict=True)),
+            "measure": measure,
+            "mean": values.mean(),
+            **dict(zip(("low", "high"), interval(values), strict=True)),
+            "images": len(values),
+        }
+        for key, rows in groups
+        for measure, values in rows.items()
+    )
 
 
 def interval(
@@ -382,6 +408,10 @@ def _left_as_found(encoder: Encoder) -> Iterator[None]:
             weight.grad = grad  # the package sets it to None
 
 
+def _divide(maps: Tensor, by: Tensor) -> Tensor:
+    return maps / by.clamp_min(torch.finfo(maps.dtype).tiny)
+
+
 def _as_weights(images: Tensor, encoder: Encoder) -> Tensor:
     return images.to(encoder.mean.device, encoder.mean.dtype)
 
@@ -413,9 +443,14 @@ def _refuse_known(nearest: Nearest) -> None:
 def _hottest(maps: Tensor, share: float) -> Tensor:
     count = max(1, round(share * maps[0].numel()))
     best = maps.flatten(1).topk(count).indices
-    return torch.zeros_like(maps, dtype=torch.bool).flatten(1).scatter(1, best, True).view_as(maps)
+    return torch.zeros_like(maps).flatten(1).scatter(1, best, 1.0).view_as(maps)
 
 
 def _moved(regions: Tensor, rng: np.random.Generator) -> Tensor:
     shifts = rng.integers(regions.shape[-2:], size=(len(regions), 2)).tolist()
-    return torch.stack([region.roll(shift, (0, 1)) for region, shift in zip(regions, shifts)])
+    moved = [region.roll(shift, (0, 1)) for region, shift in zip(regions, shifts, strict=True)]
+    return torch.stack(moved)
+
+
+def _blur(images: Tensor, sigma: float) -> Tensor:
+    return torch.from_numpy(gaussian_filter(images.numpy(), sigma, axes=(-2, -1)))
