@@ -14,7 +14,7 @@ What to draw and how to apply it are two steps, so that a draw can be shown, kep
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +41,9 @@ TRUNCATE = 4.0  # the Gaussian is cut off at this many standard deviations, as i
 @dataclass(frozen=True)
 class Draw:
     """Where each image's patch comes from and goes to, and how its colours change.
+
+    Plain tensors on the CPU: ``torch.save(vars(draw), path)`` keeps a draw, and
+    ``Draw(**torch.load(path))`` brings it back.
 
     Attributes:
         size: Height and width of the images, pixels.
@@ -78,6 +81,22 @@ class Draw:
         return torch.cat([corner.flip(1), corner.flip(1) + extent], 1)
 
 
+class Blended(NamedTuple):
+    """What SmoothBlend did, for one image or, with a leading dimension B, for a batch.
+
+    Attributes:
+        images: The blended images.
+        alpha: The smoothed mask (1, H, W), in [0, 1].
+        source: Box (4,) of what was cut: left, top, right, bottom; the last two exclusive.
+        target: Box (4,) of where it was pasted.
+    """
+
+    images: Tensor
+    alpha: Tensor
+    source: Tensor
+    target: Tensor
+
+
 class SmoothBlend(v2.Transform):
     """Blends one patch of each image smoothly into another place of it.
 
@@ -107,7 +126,8 @@ class SmoothBlend(v2.Transform):
     torch.Size([2, 3, 64, 64])
     """
 
-    _transformed_types = (tv_tensors.Image, v2._utils.is_pure_tensor)
+    # A plain tensor beside a tv_tensors.Image is a label: torchvision leaves it alone.
+    _transformed_types = (tv_tensors.Image, lambda value: type(value) is Tensor)
 
     def __init__(
         self,
@@ -128,17 +148,35 @@ class SmoothBlend(v2.Transform):
             raise ValueError(f"p: {p} is not a probability")
         self.area, self.aspect, self.sigma, self.jitter, self.p = area, aspect, sigma, jitter, p
 
-    def forward(self, *inputs: Any, generator: torch.Generator | None = None) -> Any:
-        """Changes the images; everything is drawn from ``generator`` if one is given."""
-        if generator is None:
+    def forward(
+        self, *inputs: Any, generator: torch.Generator | None = None, details: bool = False
+    ) -> Any:
+        """Changes the images.
+
+        Args:
+            *inputs: Images, or, as for any torchvision transform, samples that hold images.
+            generator: What everything is drawn from; by default torch's global one.
+            details: Return a :class:`Blended`, with alpha and the patches' boxes.
+        """
+        if generator is None and not details:
             return super().forward(*inputs)
-        (images,) = inputs
-        return self.blend(images, self._draw_for(images, generator))
+        if len(inputs) != 1:
+            raise ValueError("images: with a generator or details, give one tensor of images")
+        images = inputs[0]
+        draw = self._draw_for(images, generator)
+        blended = self.blend(images, draw)
+        if not details:
+            return blended
+        about = (self.alpha(draw).to(images.device), draw.source_boxes, draw.target_boxes)
+        return Blended(blended, *(x if images.ndim == 4 else x[0] for x in about))
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """What torchvision's transforms call to draw."""
-        images = next(x for x in flat_inputs if self._is_image(x))
-        return {"draw": self._draw_for(images, None)}
+        images = [x for x in flat_inputs if isinstance(x, tv_tensors.Image)]
+        images = images or [x for x in flat_inputs if type(x) is Tensor]
+        if not images:
+            raise ValueError("images: there is no image tensor among the inputs")
+        return {"draw": self._draw_for(images[0], None)}
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         """What torchvision's transforms call to apply."""
@@ -183,23 +221,11 @@ class SmoothBlend(v2.Transform):
                 f"images: {len(batch)} of {tuple(batch.shape[-2:])} pixels; the draw is for "
                 f"{len(draw)} of {draw.size}"
             )
-        whole = images.dtype == torch.uint8
         out = batch if inplace else batch.clone()
-        patches = self._patches(batch, draw)
-        rows, columns = (profile.to(images.device) for profile in self._profiles(draw))
-        reach = self._reach(draw.size)
-        # A few small operations an image beat one large indexed one: nothing outside the
-        # support is touched, and the cost is that of copying the images.
-        for i in torch.nonzero(draw.blended).flatten().tolist():
-            (top, left), h, w = draw.target[i].tolist(), int(draw.height[i]), int(draw.width[i])
-            y0, y1 = max(0, top - reach), min(draw.size[0], top + h + reach)
-            x0, x1 = max(0, left - reach), min(draw.size[1], left + w + reach)
-            alpha = torch.outer(rows[i, y0:y1], columns[i, x0:x1])
-            window = out[i, :, y0:y1, x0:x1]
-            blended = window * (1 - alpha)
-            inner = (slice(top - y0, top - y0 + h), slice(left - x0, left - x0 + w))
-            blended[:, *inner] += alpha[inner] * patches[i, :, :h, :w]
-            window.copy_(blended.round_() if whole else blended)
+        if batch.device.type == "cpu":
+            self._blend_windows(out, batch, draw)
+        else:
+            self._blend_whole(out, batch, draw)
         result = out if images.ndim == 4 else out[0]
         return tv_tensors.wrap(result, like=images)
 
@@ -216,10 +242,7 @@ class SmoothBlend(v2.Transform):
         """
         batch = self._as_batch(images)
         patches = self._patches(batch, draw) / (255 if batch.dtype == torch.uint8 else 1)
-        u = torch.zeros(batch.shape, dtype=patches.dtype, device=batch.device)
-        for i, (left, top, right, bottom) in enumerate(draw.target_boxes.tolist()):
-            u[i, :, top:bottom, left:right] = patches[i, :, : bottom - top, : right - left]
-        return u
+        return self._pasted(patches, draw)
 
     def sigma_for(self, size: tuple[int, int]) -> float:
         """The mask's standard deviation in pixels for images of a size (height, width)."""
@@ -231,11 +254,6 @@ class SmoothBlend(v2.Transform):
         batch = self._as_batch(images)
         return self.draw(len(batch), tuple(batch.shape[-2:]), generator)
 
-    def _is_image(self, value: Any) -> bool:
-        return isinstance(value, Tensor) and not isinstance(
-            value, tv_tensors.Mask | tv_tensors.BoundingBoxes
-        )
-
     def _as_batch(self, images: Tensor) -> Tensor:
         if not isinstance(images, Tensor) or images.ndim not in (3, 4):
             raise ValueError("images: expected a tensor (C, H, W) or (B, C, H, W)")
@@ -244,17 +262,57 @@ class SmoothBlend(v2.Transform):
         images = images.as_subclass(Tensor)
         return images if images.ndim == 4 else images[None]
 
+    def _blend_windows(self, out: Tensor, batch: Tensor, draw: Draw) -> None:
+        # On a CPU, a few small operations an image beat one large operation: nothing outside
+        # alpha's support is touched, and most of the time goes into copying the images.
+        patches = self._patches(batch, draw)
+        rows, columns = self._profiles(draw)
+        reach = self._reach(draw.size)
+        for i in torch.nonzero(draw.blended).flatten().tolist():
+            (top, left), h, w = draw.target[i].tolist(), int(draw.height[i]), int(draw.width[i])
+            y0, y1 = max(0, top - reach), min(draw.size[0], top + h + reach)
+            x0, x1 = max(0, left - reach), min(draw.size[1], left + w + reach)
+            alpha = torch.outer(rows[i, y0:y1], columns[i, x0:x1])
+            window = out[i, :, y0:y1, x0:x1]
+            blended = window * (1 - alpha)
+            inner = (slice(top - y0, top - y0 + h), slice(left - x0, left - x0 + w))
+            blended[:, *inner] += alpha[inner] * patches[i, :, :h, :w]
+            window.copy_(blended if out.is_floating_point() else blended.round_())
+
+    def _blend_whole(self, out: Tensor, batch: Tensor, draw: Draw) -> None:
+        # On an accelerator each operation costs its launch: a dozen of them for the batch.
+        u = self._pasted(self._patches(batch, draw), draw)
+        alpha = self.alpha(draw).to(batch.device)
+        blended = batch * (1 - alpha) + alpha * u
+        out.copy_(blended if out.is_floating_point() else blended.round_())
+
     def _patches(self, batch: Tensor, draw: Draw) -> Tensor:
-        """The cut patches, jittered, zero-padded to one size; in the range of the batch."""
+        """The cut patches, jittered, padded to one size; in the range of the batch."""
         dtype = batch.dtype if batch.is_floating_point() else torch.float32
-        size = (len(draw), batch.shape[1], int(draw.height.max()), int(draw.width.max()))
-        patches = torch.zeros(size, dtype=dtype, device=batch.device)
-        for i, (left, top, right, bottom) in enumerate(draw.source_boxes.tolist()):
-            patches[i, :, : bottom - top, : right - left] = batch[i, :, top:bottom, left:right]
+        limits = torch.tensor(draw.size) - 1
+        rows, columns = (
+            (draw.source[:, k, None] + torch.arange(int(extent.max()))).clamp_max(limits[k])
+            for k, extent in enumerate((draw.height, draw.width))
+        )
+        patches = _gather(batch, rows, columns).to(dtype)
         scale = 255 if batch.dtype == torch.uint8 else 1
-        area = (draw.height * draw.width).to(patches)
-        mean = patches.sum((2, 3)) / scale / area[:, None]
+        inside = (
+            (torch.arange(patches.shape[2]) < draw.height[:, None])[:, None, :, None]
+            & (torch.arange(patches.shape[3]) < draw.width[:, None])[:, None, None, :]
+        ).to(patches)
+        mean = (patches * inside).sum((2, 3)) / inside.sum((2, 3)) / scale
         return jitter(patches / scale, draw.jitter, mean) * scale
+
+    def _pasted(self, patches: Tensor, draw: Draw) -> Tensor:
+        """The patches (B, C, h, w), each in its place in an image (B, C, H, W) of zeros."""
+        rows, columns = (torch.arange(n) - draw.target[:, k, None] for k, n in enumerate(draw.size))
+        inside = (
+            ((rows >= 0) & (rows < draw.height[:, None]))[:, None, :, None]
+            & ((columns >= 0) & (columns < draw.width[:, None]))[:, None, None, :]
+        ).to(patches.device)
+        last = (patches.shape[2] - 1, patches.shape[3] - 1)
+        spread = _gather(patches, rows.clamp(0, last[0]), columns.clamp(0, last[1]))
+        return torch.where(inside, spread, 0)
 
     def _reach(self, size: tuple[int, int]) -> int:
         return math.ceil(TRUNCATE * self.sigma_for(size))
@@ -298,6 +356,14 @@ class CutPaste(SmoothBlend):
         p: float = 1.0,
     ):
         super().__init__(area, aspect, sigma=0.0, jitter=jitter, p=p)
+
+
+def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Rows (B, h) and columns (B, w) of each image, as (B, C, h, w)."""
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    batch = torch.arange(len(images), device=images.device).view(-1, 1, 1, 1)
+    channels = torch.arange(images.shape[1], device=images.device).view(1, -1, 1, 1)
+    return images[batch, channels, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def _check_range(name: str, values: tuple[float, float], low: float, high: float) -> None:

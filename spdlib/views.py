@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spdlib.colour import LUMA, Strength, draw_jitter, jitter, no_jitter, uniform
+from spdlib.colour import Strength, draw_jitter, few_at_a_time, jitter, no_jitter, uniform
 from spdlib.smoothblend import SmoothBlend
 
 
@@ -75,15 +75,14 @@ class ViewDraw:
     Attributes:
         crop: Boxes (B, 4): top, left, height, width, pixels.
         flip: Whether flipped (B,).
-        jitter: Factors (B, 4) of brightness, contrast, saturation, hue.
-        grey: Whether made grey (B,).
+        jitter: Factors (B, 4) of brightness, contrast, saturation, hue. An image that is made
+            grey has saturation 0.
         blur: Standard deviation of the blur (B,), pixels; 0 for none.
     """
 
     crop: Tensor
     flip: Tensor
     jitter: Tensor
-    grey: Tensor
     blur: Tensor
 
 
@@ -118,31 +117,27 @@ class View(nn.Module):
         crop_w = (area * aspect).sqrt().round().clamp(1, width).long()
         top = (u[:, 2] * (height - crop_h + 1)).long()
         left = (u[:, 3] * (width - crop_w + 1)).long()
-        factors = draw_jitter(count, recipe.jitter, generator)
         jittered = (u[:, 4] < recipe.jitter_p)[:, None]
+        factors = draw_jitter(count, recipe.jitter, generator)
+        factors = torch.where(jittered, factors, no_jitter(count))
+        factors[u[:, 7] < recipe.grey_p, 2] = 0
         sigma = _between(recipe.blur, u[:, 5]) * self.size / 224
         return ViewDraw(
             crop=torch.stack([top, left, crop_h, crop_w], 1),
             flip=u[:, 6] < recipe.flip_p,
-            jitter=torch.where(jittered, factors, no_jitter(count)),
-            grey=u[:, 7] < recipe.grey_p,
+            jitter=factors,
             blur=torch.where(u[:, 8] < recipe.blur_p, sigma, 0.0),
         )
 
     def apply_draw(self, images: Tensor, draw: ViewDraw) -> Tensor:
-        """Applies a draw: crop and flip, colour, grey, blur."""
+        """Applies a draw: crop and flip, colour, blur."""
         views = crop_and_flip(images, draw.crop, draw.flip, self.size)
-        if any(self.recipe.jitter):
+        if self.recipe.jitter_p or self.recipe.grey_p:
             views = jitter(views, draw.jitter)
-        if draw.grey.any():
-            chosen = torch.nonzero(draw.grey).flatten().to(views.device)
-            luma = torch.tensor(LUMA, dtype=views.dtype, device=views.device)
-            grey = torch.einsum("bchw,c->bhw", views[chosen], luma)
-            views[chosen] = grey[:, None].expand(-1, 3, -1, -1)
-        chosen = torch.nonzero(draw.blur).flatten()
-        if len(chosen):
-            on_device = chosen.to(views.device)
-            views[on_device] = gaussian_blur(views[on_device], draw.blur[chosen])
+        # One reach for all: a view does not depend on its neighbours in the batch.
+        reach = math.ceil(3 * self.recipe.blur[1] * self.size / 224)
+        for part in few_at_a_time(draw.blur > 0, views):
+            views[part] = gaussian_blur(views[part], draw.blur[part], reach)
         return views
 
 
@@ -196,7 +191,13 @@ def spd_triplet(
 
 
 def crop_and_flip(images: Tensor, crop: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Crops each image (top, left, height, width), flips some, resizes to (B, C, size, size)."""
+    """Crops each image (top, left, height, width), flips some, resizes to (B, C, size, size).
+
+    Bilinear and antialiased, as torchvision's ``resized_crop``. On a CPU image by image, on an
+    accelerator as two matrix products for the batch, which give the same to rounding.
+    """
+    if images.device.type != "cpu":
+        return _crop_and_flip_as_product(images, crop, flip, size)
     out = images.new_empty(len(images), images.shape[1], size, size)
     for i, ((top, left, height, width), flipped) in enumerate(
         zip(crop.tolist(), flip.tolist(), strict=True)
@@ -207,26 +208,47 @@ def crop_and_flip(images: Tensor, crop: Tensor, flip: Tensor, size: int) -> Tens
     return out
 
 
-def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
+def gaussian_blur(images: Tensor, sigma: Tensor, reach: int) -> Tensor:
     """Blurs each image by its own sigma, separably; borders are reflected.
 
     Args:
         images: (B, C, H, W).
-        sigma: Standard deviations (B,), pixels, above 0. The kernel reaches 3 of the largest.
+        sigma: Standard deviations (B,), pixels, above 0.
+        reach: The kernel has 2 * reach + 1 taps in either direction.
 
     Returns:
         Images like the input.
     """
     batch, channels, height, width = images.shape
-    reach = max(1, math.ceil(3 * float(sigma.max())))
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (offsets / sigma.double()[:, None]) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images)
     x = images.reshape(1, batch * channels, height, width)
     for padding, shape in (((0, 0, reach, reach), (-1, 1, 2 * reach + 1, 1)),
                            ((reach, reach, 0, 0), (-1, 1, 1, 2 * reach + 1))):  # fmt: skip
-        x = F.conv2d(F.pad(x, padding, "reflect"), kernel.view(shape), groups=batch * channels)
+        with torch.autocast(images.device.type, enabled=False):
+            x = F.conv2d(F.pad(x, padding, "reflect"), kernel.view(shape), groups=batch * channels)
     return x.view(images.shape)
+
+
+def _crop_and_flip_as_product(images: Tensor, crop: Tensor, flip: Tensor, size: int) -> Tensor:
+    top, left, height, width = crop.float().to(images.device).unbind(1)
+    rows = _resize_weights(top, height, images.shape[2], size).to(images.dtype)
+    columns = _resize_weights(left, width, images.shape[3], size).to(images.dtype)
+    flipped = flip.to(images.device)[:, None, None]
+    columns = torch.where(flipped, columns.flip(1), columns)
+    with torch.autocast(images.device.type, enabled=False):
+        return rows[:, None] @ images @ columns.mT[:, None]
+
+
+def _resize_weights(start: Tensor, extent: Tensor, length: int, size: int) -> Tensor:
+    """Weights (B, size, length) of an antialiased linear resize of [start, start + extent)."""
+    scale = (extent / size)[:, None, None]
+    centre = (torch.arange(size, device=start.device)[:, None] + 0.5) * scale
+    pixel = torch.arange(length, device=start.device) - start[:, None, None]
+    weights = (1 - (pixel + 0.5 - centre).abs() / scale.clamp_min(1)).clamp_min(0)
+    weights = weights * ((pixel >= 0) & (pixel < extent[:, None, None]))
+    return weights / weights.sum(2, keepdim=True)
 
 
 def _between(limits: tuple[float, float], u: Tensor) -> Tensor:

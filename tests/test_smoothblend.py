@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from spdlib.smoothblend import SIGMA_AT_224, CutPaste, SmoothBlend
+from spdlib.smoothblend import SIGMA_AT_224, CutPaste, Draw, SmoothBlend
 
 
 def generator(seed=0):
@@ -122,6 +122,44 @@ def test_the_same_seed_draws_the_same(images):
     assert not torch.equal(first, SmoothBlend()(images, generator=generator(6)))
 
 
+def test_a_draw_is_kept_and_repeated(images, tmp_path):
+    blend = SmoothBlend(p=0.5)
+    draw = blend.draw(6, (96, 128), generator())
+    torch.save(vars(draw), tmp_path / "draw.pt")
+    again = Draw(**torch.load(tmp_path / "draw.pt", weights_only=True))
+    assert torch.equal(blend.blend(images, again), blend(images, generator=generator()))
+
+
+def test_details_tell_what_was_done(images):
+    blended, alpha, source, target = SmoothBlend()(images, generator=generator(), details=True)
+    draw = SmoothBlend().draw(6, (96, 128), generator())
+    assert torch.equal(blended, SmoothBlend().blend(images, draw))
+    assert torch.equal(alpha, SmoothBlend().alpha(draw))
+    assert torch.equal(source, draw.source_boxes) and torch.equal(target, draw.target_boxes)
+    one = SmoothBlend()(images[0], details=True)
+    assert one.images.shape == (3, 96, 128) and one.alpha.shape == (1, 96, 128)
+    assert one.source.shape == one.target.shape == (4,)
+
+
+@pytest.mark.parametrize("blend", [SmoothBlend(p=0.7), CutPaste()])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_the_accelerators_way_gives_the_same(images, blend, dtype):
+    # Whole images at once, as on a GPU, against window by window, as on a CPU.
+    images = (images * 255).round().byte() if dtype == torch.uint8 else images
+    draw = blend.draw(6, (96, 128), generator(2))
+    whole = images.clone()
+    blend._blend_whole(whole, images, draw)
+    expected = blend.blend(images, draw)
+    torch.testing.assert_close(whole, expected, rtol=0, atol=1 if dtype == torch.uint8 else 1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_from_a_cpu_generator(images):
+    changed = SmoothBlend()(images.cuda(), generator=generator())
+    assert changed.is_cuda
+    torch.testing.assert_close(changed.cpu(), SmoothBlend()(images, generator=generator()))
+
+
 @pytest.mark.parametrize(
     "shape", [(1, 3, 5, 200), (2, 1, 64, 64), (3, 40, 60), (2, 3, 1, 1), (1, 3, 7, 7)]
 )
@@ -154,6 +192,10 @@ def test_as_a_torchvision_transform():
     assert isinstance(changed, tv_tensors.Image) and label == 7
     assert torch.equal(same_mask, mask)
     assert not torch.equal(changed, image / 255)
+    # A plain tensor that comes first is a label when there is an Image.
+    label = torch.tensor(3)
+    same_label, changed = SmoothBlend()(label, image)
+    assert same_label is label and not torch.equal(changed, image)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +211,8 @@ def test_bad_arguments_are_named(arguments, named):
 def test_bad_images_are_named():
     with pytest.raises(ValueError, match=r"images: expected a tensor"):
         SmoothBlend()(torch.rand(5), generator=generator())
+    with pytest.raises(ValueError, match=r"images: there is no image tensor"):
+        SmoothBlend()("a path")
     with pytest.raises(ValueError, match=r"images: torch.int64"):
         SmoothBlend()(torch.zeros(1, 3, 8, 8, dtype=torch.long), generator=generator())
     with pytest.raises(ValueError, match=r"images: 2 channels"):
