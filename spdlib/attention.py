@@ -349,7 +349,7 @@ def summarise(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
 
     Args:
         table: One row an image, e.g. of :func:`localisation` or :func:`perturbation`.
-        by: Column or columns to group by, e.g. ``"map"``.
+        by: Column or columns to group by, e.g. ``"encoder"``.
 
     Returns:
         One row a group and column: ``measure, mean, low, high, images``.
