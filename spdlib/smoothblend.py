@@ -267,16 +267,19 @@ class SmoothBlend(v2.Transform):
         # alpha's support is touched, and most of the time goes into copying the images.
         patches = self._patches(batch, draw)
         rows, columns = self._profiles(draw)
-        reach = self._reach(draw.size)
+        reach, (height, width) = self._reach(draw.size), draw.size
+        boxes = draw.target_boxes.tolist()
         for i in torch.nonzero(draw.blended).flatten().tolist():
-            (top, left), h, w = draw.target[i].tolist(), int(draw.height[i]), int(draw.width[i])
-            y0, y1 = max(0, top - reach), min(draw.size[0], top + h + reach)
-            x0, x1 = max(0, left - reach), min(draw.size[1], left + w + reach)
+            left, top, right, bottom = boxes[i]
+            y0, y1 = max(0, top - reach), min(height, bottom + reach)
+            x0, x1 = max(0, left - reach), min(width, right + reach)
             alpha = torch.outer(rows[i, y0:y1], columns[i, x0:x1])
             window = out[i, :, y0:y1, x0:x1]
-            blended = window * (1 - alpha)
-            inner = (slice(top - y0, top - y0 + h), slice(left - x0, left - x0 + w))
-            blended[:, *inner] += alpha[inner] * patches[i, :, :h, :w]
+            blended = window.to(patches.dtype)
+            blended = torch.addcmul(blended, blended, alpha, value=-1)
+            inner = (slice(top - y0, bottom - y0), slice(left - x0, right - x0))
+            patch = patches[i, :, : bottom - top, : right - left]
+            blended[:, *inner].addcmul_(patch, alpha[inner])
             window.copy_(blended if out.is_floating_point() else blended.round_())
 
     def _blend_whole(self, out: Tensor, batch: Tensor, draw: Draw) -> None:
@@ -360,10 +363,12 @@ class CutPaste(SmoothBlend):
 
 def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Rows (B, h) and columns (B, w) of each image, as (B, C, h, w)."""
+    # By flat pixel numbers: several times as fast as by rows and columns.
     rows, columns = rows.to(images.device), columns.to(images.device)
-    batch = torch.arange(len(images), device=images.device).view(-1, 1, 1, 1)
-    channels = torch.arange(images.shape[1], device=images.device).view(1, -1, 1, 1)
-    return images[batch, channels, rows[:, None, :, None], columns[:, None, None, :]]
+    pixels = rows[:, :, None] * images.shape[3] + columns[:, None, :]
+    pixels = pixels.flatten(1)[:, None].expand(-1, images.shape[1], -1)
+    shape = (*images.shape[:2], rows.shape[1], columns.shape[1])
+    return images.flatten(2).gather(2, pixels).view(shape)
 
 
 def _check_range(name: str, values: tuple[float, float], low: float, high: float) -> None:
