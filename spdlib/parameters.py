@@ -25,6 +25,21 @@ class Parameters(BaseModel):
     interactive: bool
 
 
+class SpdPretraining(Parameters):
+    """Notebook 02. What is None is left to the preset."""
+
+    method: Literal["simsiam", "moco", "simclr", "supervised"]
+    preset: Literal["laptop", "paper"]
+    data: str
+    encoder: EncoderName | None
+    weights: str | None
+    eta: Annotated[float, Field(gt=0)] | None
+    epochs: Count | None
+    batch_size: Count | None
+    size: ImageSize | None
+    collapse_steps: Count
+
+
 class AurocVsAupr(Parameters):
     """Notebook 04: the real detector of its last part."""
 
@@ -66,13 +81,20 @@ def check(model: type[P], namespace: dict[str, Any]) -> P:
     try:
         return model(**given)
     except ValidationError as error:
-        lines = [_explain(problem, model) for problem in error.errors()]
-    raise ValueError("the notebook's parameters do not fit:\n  " + "\n  ".join(lines))
+        message = explain(error, model)
+    raise ValueError("the notebook's parameters do not fit:\n  " + message)
 
 
-def _explain(problem: dict[str, Any], model: type[Parameters]) -> str:
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """What does not fit, one line for each parameter, naming it."""
+    return "\n  ".join(_explain(problem, model) for problem in error.errors())
+
+
+def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     value = problem["input"]
+    if not name:  # about several of them
+        return problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, model.model_fields, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(model.model_fields)}"

@@ -68,6 +68,7 @@ def steps(
     titles = ("image", "nearest normal image", "energy of the cells", "map: cut off, enlarged")
     for ax, title in zip(axes, titles, strict=True):
         _bare(ax).set_title(title)
+        ax.set_anchor("N")
     _show(axes[0], image)
     _show(axes[1], normal)
     bound = cells.abs().max().item()
@@ -256,7 +257,7 @@ def _show(ax: Axes, image: Tensor) -> None:
 
 def _overlay(ax: Axes, energy: Tensor, strength: float) -> None:
     # Where there is no energy the image stays as it is.
-    alpha = strength * energy.clamp(0, 1)
+    alpha = strength * energy.clamp(0, 1) ** 0.7
     ax.imshow(energy, cmap=style.HEAT, vmin=0, vmax=1, alpha=alpha.numpy())
 
 
