@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from spdlib import paths
 from spdlib.paths import replacing, show
 
 FORMAT = "spdlib.encoder.v1"
@@ -151,6 +152,25 @@ def load_encoder(name: str, weights: str | Path | None = None) -> Encoder:
         _check_architecture(encoder, weights)
         _load_exactly(encoder.network, load_file(weights), weights)
     return encoder.eval()
+
+
+def pretrained(method: str, name: str = "efficientnet_lite0") -> Encoder:
+    """The encoder of a pretraining method, as notebooks and results name it.
+
+    Args:
+        method: ``"random"``, ``"imagenet"``, or what notebook 02 trained and wrote to
+            ``runs/encoders/METHOD.safetensors``: ``"simsiam"``, ``"simsiam_spd"`` ...
+        name: The architecture.
+
+    Raises:
+        FileNotFoundError: It has not been trained yet; the message says what to run.
+    """
+    if method == "random":
+        return load_encoder(name)
+    if method == "imagenet":
+        return load_encoder(name, "imagenet")
+    path = paths.encoders() / f"{method}.safetensors"
+    return load_encoder(name, paths.need(path, "notebook 02_spd_pretraining"))
 
 
 def save_encoder(

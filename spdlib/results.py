@@ -1,0 +1,116 @@
+"""Measured results: one value a row, in one shape whatever was measured.
+
+Each run of a notebook writes ``runs/results/NAME.json`` (rows, and how they were made) and a
+CSV copy of the rows; :func:`read` gathers the rows of all of them. The columns line up with
+those of :func:`spdlib.paper.tidy`, so that the paper's tables and one's own stand side by side.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from spdlib import paths
+from spdlib.metrics import Metrics
+
+FORMAT = "spdlib.results.v1"
+
+COLUMNS = {
+    "dataset": "elpv, elpv_painted, visa, mvtec ... or a folder's name",
+    "category": "the object, e.g. poly or pcb1",
+    "protocol": "1-class, 2-class high-shot, 2-class 5-shot, 2-class 10-shot ..., as in the paper",
+    "task": "detection (images) or segmentation (pixels)",
+    "downstream_model": "PaDiM, binary classifier or U-Net, as in the paper",
+    "encoder": "architecture, e.g. efficientnet_lite0",
+    "method": "pretraining: imagenet, simsiam, simsiam_spd, supervised_spd ...",
+    "seed": "of the run",
+    "draw": "number of the few-shot draw; none elsewhere",
+    "metric": "AU-PR (linear), AU-ROC, AP (average precision, steps) or max F1",
+    "value": "in [0, 1]",
+    "low": "lower end of the 95 % bootstrap interval, if there is one",
+    "high": "upper end",
+}
+
+METRICS = {"aupr": "AU-PR", "auroc": "AU-ROC", "average_precision": "AP", "max_f1": "max F1"}
+OPTIONAL = ("draw", "low", "high")
+
+
+def rows(
+    metrics: Metrics,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+    **columns: Any,
+) -> pd.DataFrame:
+    """Rows of one set of scores, one a metric.
+
+    Args:
+        metrics: As :func:`spdlib.metrics.evaluate` or ``pixel_metrics`` gives them.
+        intervals: As :func:`spdlib.metrics.bootstrap` gives them.
+        **columns: What the other columns hold, e.g. ``category="poly"``.
+    """
+    intervals = intervals or {}
+    return pd.DataFrame(
+        [
+            columns
+            | {"metric": written, "value": getattr(metrics, name)}
+            | dict(zip(("low", "high"), intervals.get(name, (None, None)), strict=True))
+            for name, written in METRICS.items()
+        ]
+    )
+
+
+def save(name: str, table: pd.DataFrame, about: Mapping[str, Any] | None = None) -> Path:
+    """Writes ``runs/results/NAME.json`` and ``NAME.csv``; returns the former's path.
+
+    Args:
+        name: E.g. ``"03_padim_evaluation"``.
+        table: One value a row, with the columns of ``COLUMNS`` (those in ``OPTIONAL`` may be
+            absent) and any others.
+        about: How it was made: parameters, provenance of encoders; JSON values.
+
+    Raises:
+        ValueError: A column is missing, or a value is not in [0, 1].
+    """
+    missing = [c for c in COLUMNS if c not in table.columns and c not in OPTIONAL]
+    if missing:
+        raise ValueError(f"table: it lacks {', '.join(missing)}")
+    if not table.value.between(0, 1).all():
+        raise ValueError("table: values are shares, in [0, 1]")
+    table = table.reindex(columns=[*COLUMNS, *table.columns.difference([*COLUMNS], sort=False)])
+    path = paths.results() / f"{name}.json"
+    made_by = {"about": dict(about or {}), "versions": {n: version(n) for n in ("spdlib", "torch")}}
+    content = {"format": FORMAT, **made_by, "rows": json.loads(table.to_json(orient="records"))}
+    with paths.replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    with paths.replacing(path.with_suffix(".csv")) as temporary:
+        table.to_csv(temporary, index=False)
+    return path
+
+
+def read(folder: str | Path | None = None) -> pd.DataFrame:
+    """The rows of all results in a folder and below it, with a column ``run``, the file's name.
+
+    Args:
+        folder: By default ``runs/results``.
+
+    Returns:
+        The rows; none, with the columns of ``COLUMNS``, where there are no results yet.
+
+    Raises:
+        ValueError: A JSON file there is not a file of results; names it.
+    """
+    folder = Path(folder or paths.results())
+    tables = [pd.DataFrame(columns=[*COLUMNS, "run"])]
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{paths.show(path)} is not JSON ({error})") from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"{paths.show(path)} was not written by spdlib.results.save")
+        run = path.relative_to(folder).with_suffix("").as_posix()
+        tables.append(pd.DataFrame(content["rows"]).assign(run=run))
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else tables[0]
