@@ -1,0 +1,139 @@
+"""What a painted defect looks like: cracks, scratches, spots, missing contacts.
+
+A painter draws size, place, shape and contrast from a generator and returns ``(alpha, dark)``:
+how much of the light each pixel loses (dark) or of the missing light it gains (bright), float
+(H, W) in [0, 1]. Lengths are relative to the image's sides, so that a defect looks alike at any
+resolution.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter, zoom
+
+# Nothing is painted nearer to the border: PaDiM crops 224 of 256 pixels, and a defect outside of
+# the crop would be an anomaly that nobody can see.
+MARGIN = 0.07
+STEP = 0.03  # of a line
+
+
+def crack(rng: Generator, shape: tuple[int, int]) -> tuple[np.ndarray, bool]:
+    """A thin dark jagged line that may branch, as of a broken wafer."""
+    length, width = _log_uniform(rng, 0.15, 1.5), rng.uniform(0.004, 0.009)
+    start, heading = rng.uniform(0.12, 0.88, 2), rng.uniform(0, 2 * np.pi)
+    main = _walk(rng, start, heading, length)
+    strokes = [(main, width)]
+    for _ in range(rng.integers(0, 3) if length > 0.3 else 0):
+        fork, turn = main[rng.integers(len(main))], rng.choice([-1, 1]) * rng.uniform(0.5, 1.2)
+        branch = _walk(rng, fork, heading + turn, length * rng.uniform(0.2, 0.5))
+        strokes.append((branch, 0.8 * width))
+    return _lines(strokes, shape) * _log_uniform(rng, 0.2, 0.5), True
+
+
+def scratch(rng: Generator, shape: tuple[int, int]) -> tuple[np.ndarray, bool]:
+    """One to three smooth parallel strokes, as of something dragged across."""
+    length, width = _log_uniform(rng, 0.12, 0.8), rng.uniform(0.004, 0.008)
+    start, heading = rng.uniform(0.12, 0.88, 2), rng.uniform(0, 2 * np.pi)
+    line = _walk(rng, start, heading, length, jitter=0, bend=rng.uniform(-0.05, 0.05))
+    aside = 3 * width * np.array([-np.sin(heading), np.cos(heading)])
+    strokes = [(line, width)]
+    for number in range(1, rng.integers(1, 4)):
+        first, last = np.sort(rng.integers(0, len(line), 2))
+        strokes.append((line[first : last + 2] + number * aside, width))
+    return _lines(strokes, shape) * _log_uniform(rng, 0.2, 0.5), rng.random() < 0.5
+
+
+def spot(rng: Generator, shape: tuple[int, int]) -> tuple[np.ndarray, bool]:
+    """One to three blobs with a wavy edge, as of dirt or a local defect of the material."""
+    radius, centre = _log_uniform(rng, 0.02, 0.13), rng.uniform(0.2, 0.8, 2)
+    angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    circle = np.stack([np.cos(angles), np.sin(angles)], 1)
+    polygons = []
+    for number in range(rng.integers(1, 4)):
+        edge = np.ones_like(angles)
+        for wave in range(2, 7):
+            edge += rng.normal(0, 0.3 / wave) * np.cos(wave * angles + rng.uniform(0, 2 * np.pi))
+        size = radius * np.array([rng.uniform(0.6, 1.2), 1]) * (rng.uniform(0.3, 0.7) ** number)
+        middle = centre + (number > 0) * rng.normal(0, 1.5 * radius, 2)
+        polygons.append((middle + size * circle * np.maximum(edge, 0.2)[:, None], 1.0))
+    alpha = _polygons(polygons, shape, blur=0.12 * radius)
+    return alpha * _log_uniform(rng, 0.15, 0.5), rng.random() < 0.7
+
+
+def missing_contact(rng: Generator, shape: tuple[int, int]) -> tuple[np.ndarray, bool]:
+    """A dark band of neighbouring stripes, as where fingers do not touch the cell."""
+    across, along = _log_uniform(rng, 0.012, 0.2), rng.uniform(0.08, 0.32)
+    left, top = rng.uniform(0.08, 0.92 - across), rng.uniform(0.08, 0.92 - along)
+    edges = left + np.linspace(0, across, 1 + max(1, round(across / 0.015)))
+    polygons = []
+    for near, far in pairwise(edges):
+        # Fingers fail to different degrees and over slightly different lengths.
+        start, end = top + rng.uniform(0, 0.1) * along, top + rng.uniform(0.8, 1) * along
+        corners = np.array([(near, start), (far, start), (far, end), (near, end)])
+        polygons.append((corners, rng.uniform(0.5, 1)))
+    return _polygons(polygons, shape, blur=0.004) * _log_uniform(rng, 0.15, 0.6), True
+
+
+Painter = Callable[[Generator, tuple[int, int]], tuple[np.ndarray, bool]]
+PAINTERS: dict[str, Painter] = {
+    "painted crack": crack,
+    "painted scratch": scratch,
+    "painted spot": spot,
+    "painted missing contact": missing_contact,
+}
+
+
+def _log_uniform(rng: Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def _walk(rng, start, heading, length, jitter=0.16, bend=0.0) -> np.ndarray:
+    """Points of a line (N, 2), x and y, up to its length or to where it nears the border."""
+    points = [np.asarray(start)]
+    for _ in range(max(2, round(length / STEP))):
+        # Cracks turn a little at every step, and sharply at some.
+        heading += bend + jitter * rng.normal() * (3 if rng.random() < 0.15 else 1)
+        points.append(points[-1] + STEP * np.array([np.cos(heading), np.sin(heading)]))
+        if points[-1].min() < MARGIN or points[-1].max() > 1 - MARGIN:
+            break
+    return np.array(points)
+
+
+def _lines(strokes, shape) -> np.ndarray:
+    """Coverage (H, W) of strokes, each the points and the width of a line."""
+    image, draw, scale = _canvas(shape)
+    for points, width in strokes:
+        corners = [tuple(point) for point in points * image.size]
+        thick = max(1, round(width * min(shape) * scale))
+        draw.line(corners, fill=255, width=thick, joint="curve")
+    return _coverage(image, shape, blur=0.0015)
+
+
+def _polygons(polygons, shape, blur: float) -> np.ndarray:
+    """Coverage (H, W) of polygons, each its corners and its shade, with borders blurred."""
+    image, draw, _ = _canvas(shape)
+    for corners, shade in polygons:
+        draw.polygon([tuple(corner) for corner in corners * image.size], fill=round(255 * shade))
+    return _coverage(image, shape, blur)
+
+
+def _canvas(shape):
+    """An empty image, several times as fine as ``shape`` where that is small."""
+    scale = max(1, 900 // max(shape))
+    image = Image.new("L", (shape[1] * scale, shape[0] * scale))
+    return image, ImageDraw.Draw(image), scale
+
+
+def _coverage(image: Image.Image, shape, blur: float) -> np.ndarray:
+    fine = np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.BOX), np.float32) / 255
+    return gaussian_filter(fine, blur * min(shape))
+
+
+def mottle(rng: Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Uneven shade, float (H, W) in [0.6, 1], so that a defect is no flat sticker."""
+    coarse = rng.uniform(0.6, 1, (24, 24))
+    fine = zoom(coarse, (shape[0] / 24, shape[1] / 24), order=1, grid_mode=True, mode="nearest")
+    return fine[: shape[0], : shape[1]]
