@@ -113,6 +113,15 @@ class Settings(BaseModel):
         """The largest learning rate, scaled with the batch."""
         return self.base_lr * self.batch_size / 256
 
+    @property
+    def source_size(self) -> int:
+        """Side that images are resized to before views are cropped: 256 for views of 224.
+
+        >>> settings("simsiam", "paper").source_size
+        256
+        """
+        return round(self.size * 8 / 7)
+
     def rate_at(self, step: int, steps: int) -> float:
         """Share of the largest learning rate at a step of ``steps``, in [0, 1].
 

@@ -1,12 +1,19 @@
-"""Pretraining an encoder, with and without SPD.
+"""Pretraining an encoder, with and without SPD: from a notebook, or from the command line.
 
-A LightningModule, so devices, precision and nodes are Lightning's. Views are made on the
-training device, a batch at a time, from one generator.
+    python -m spdlib.pretraining --data elpv --method simsiam --eta 0.1
+
+A LightningModule, so devices, nodes, precision and accumulation are Lightning's. Views are made
+on the training device, a batch at a time. All randomness follows from the seed, the step and an
+image's place in the batch: a resumed run ends in the weights of an uninterrupted one, and two
+processes see the views that one would.
 """
 
-import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import logging
+import signal
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,194 +21,439 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
+from lightly.utils.lars import LARS
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 
-from spdlib import paths
-from spdlib.datasets import SampleImages
+from spdlib import checkpoints
+from spdlib.batches import Images, Order, decode, generator, seed_of
+from spdlib.distributed import synchronise
 from spdlib.encoders import Encoder, save_encoder
-from spdlib.metrics import aupr, auroc
-from spdlib.objectives import Objective
-from spdlib.progress import Bar, track
-from spdlib.smoothblend import SmoothBlend
-from spdlib.views import StrongView, WeakView, spd_triplet
+from spdlib.monitors import collapse, spot_the_difference, spread
+from spdlib.objectives import METHODS, Objective, SpdCosine, SpdCrossEntropy
+from spdlib.paths import replacing, show
+from spdlib.presets import Settings
+from spdlib.progress import Bar
+from spdlib.smoothblend import CutPaste, SmoothBlend
+from spdlib.views import StrongView, View, WeakView, plain_view
+
+__all__ = ["Pretraining", "Views", "decode", "export", "objective", "pretrain"]
+
+TERMS = ("loss", "baseline", "spd", "cos_positive", "cos_negative", "spd_accuracy")
+WATCHED = ("std", "effective_rank", "spot_auroc", "spot_aupr")
+COLUMNS = ("step", "epoch", "lr", *TERMS, *WATCHED)
+LOG = "log.csv"
+CHECKPOINT_EVERY = 200  # steps
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to pretrain. The defaults are SimSiam's (Chen & He, 2021) and the paper's eta.
+class Views:
+    """The random views of a step: the baseline's strong ones, and SPD's triplet.
 
-    Attributes:
-        method: The baseline.
-        eta: Weight of the SPD loss; 0 for the baseline alone. The paper's is 0.1.
-        epochs: Passes over the images.
-        batch_size: Images a step.
-        size: Side of the views, pixels.
-        base_lr: Learning rate at a batch of 256, scaled linearly, decayed by a cosine.
-        weight_decay: Of SGD with momentum 0.9.
-        seed: Of heads, views, blends and the order of images.
+    Args:
+        settings: Which views, of what size.
+        process: Which of the processes this is.
+        processes: How many there are. Each draws for the whole batch and applies its part.
     """
 
-    method: str = "simsiam"
-    eta: float = 0.1
-    epochs: int = 100
-    batch_size: int = 512
-    size: int = 224
-    base_lr: float = 0.05
-    weight_decay: float = 1e-4
-    seed: int = 0
+    def __init__(self, settings: Settings, process: int = 0, processes: int = 1):
+        self.settings, self.process, self.processes = settings, process, processes
+        self.strong = StrongView(settings.method, settings.size)
+        self.weak = WeakView(settings.size)
+        blend = SmoothBlend if settings.blend == "smoothblend" else CutPaste
+        self.blend = blend(jitter=(settings.patch_jitter,) * 4)
 
-    @property
-    def name(self) -> str:
-        """The method as files and figures name it: ``simsiam`` or ``simsiam_spd``."""
-        return self.method + ("_spd" if self.eta else "")
+    @torch.no_grad()
+    def __call__(
+        self, images: Tensor, count: int, generator: torch.Generator
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor, Tensor] | None]:
+        """``count`` strong views, and the triplet (None if eta is 0).
+
+        Args:
+            images: uint8 (B, 3, H, W), this process's part of the batch.
+            count: How many strong views.
+            generator: The same for all processes.
+        """
+        # Views are made as they are whatever the precision of the network's step.
+        with torch.autocast(images.device.type, enabled=False):
+            images = images.float() / 255
+            strong = tuple(self._view(self.strong, images, generator) for _ in range(count))
+            if not self.settings.eta:
+                return strong, None
+            positive = self._view(self.weak, images, generator)
+            negative = positive.clone()
+            if self.settings.independent_views:
+                negative = self._view(self.weak, images, generator)
+            total = len(images) * self.processes
+            draw = self._mine(self.blend.draw(total, tuple(negative.shape[-2:]), generator))
+            negative = self.blend.blend(negative, draw, inplace=True)
+            return strong, (plain_view(images, self.settings.size), positive, negative)
+
+    def _view(self, view: View, images: Tensor, generator: torch.Generator) -> Tensor:
+        draw = view.draw(len(images) * self.processes, images.shape[-2:], generator)
+        return view.apply_draw(images, self._mine(draw))
+
+    def _mine(self, draw: Any) -> Any:
+        parts = {k: v.chunk(self.processes) for k, v in vars(draw).items() if torch.is_tensor(v)}
+        return replace(draw, **{name: part[self.process] for name, part in parts.items()})
+
+
+def objective(encoder: Encoder, settings: Settings, classes: int = 0) -> Objective:
+    """What settings ask to optimise; its heads are initialised from torch's global state.
+
+    Args:
+        encoder: What is trained.
+        settings: Method, eta, and what they need.
+        classes: How many the supervised method tells apart.
+    """
+    s = settings
+    options = {
+        "simsiam": {"stop_gradient": s.stop_gradient},
+        "moco": {
+            "queue": s.queue,
+            "key_momentum": s.key_momentum,
+            "temperature": s.temperature,
+        },
+        "simclr": {"temperature": s.temperature},
+        "supervised": {"classes": classes},
+    }[s.method]
+    baseline = METHODS[s.method](encoder, **options)
+    if not s.eta:
+        return Objective(baseline)
+    if s.spd == "cosine":
+        return Objective(baseline, SpdCosine(s.fixed_anchor, s.joint_triplet), s.eta)
+    return Objective(baseline, SpdCrossEntropy(encoder.feature_dim, s.joint_triplet), s.eta)
 
 
 class Pretraining(pl.LightningModule):
-    """One method's training: encoder, objective, views.
+    """One training: objective, views, order of the images, log and checkpoints.
 
     Args:
         encoder: What is trained.
         settings: How.
-        steps: Of the whole training, for the learning rate's cosine.
+        images: What it is trained on.
+        held_out: uint8 images (N, 3, H, W) to watch it on, or None.
+        folder: Where checkpoints and the log go, or None.
+        text: What the progress bar says.
+        every: Steps between two checkpoints.
+        workers: Processes that decode images.
+
+    Attributes:
+        step: Steps done.
+        rows: The log, one dict a step.
     """
 
-    def __init__(self, encoder: Encoder, settings: Settings, steps: int):
+    def __init__(
+        self,
+        encoder: Encoder,
+        settings: Settings,
+        images: Images,
+        held_out: Tensor | None = None,
+        folder: Path | None = None,
+        text: str = "",
+        every: int = CHECKPOINT_EVERY,
+        workers: int = 0,
+    ):
         super().__init__()
-        self.encoder, self.settings, self.steps = encoder, settings, steps
-        self.objective = Objective(settings.method, encoder.feature_dim, settings.eta)
-        self.strong = StrongView(settings.method, settings.size)
-        self.weak = WeakView(settings.size)
-        self.blend = SmoothBlend()
-        self.generator = torch.Generator().manual_seed(settings.seed)
-        self.history: list[dict[str, float]] = []
+        self.objective = objective(encoder, settings, images.classes)
+        self.settings, self.images, self.held_out = settings, images, held_out
+        self.folder, self.text, self.every, self.workers = folder, text, every, workers
+        self.steps_an_epoch = len(images) // settings.batch_size
+        self.steps = settings.epochs * self.steps_an_epoch
+        self.step, self.rows, self.said = 0, [], None
+        self.skipped: set[int] = set()
+        self._terms: list[Tensor] = []
+        self._row: dict[str, float] | None = None
+        self._seen: list[int] = []
+        self._bar = self._log = None
 
-    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
-        """One step on uint8 images (B, 3, H, W)."""
-        images = batch[0].float() / 255
-        strong = self.strong(images, self.generator), self.strong(images, self.generator)
-        triplet = None
-        if self.settings.eta:
-            triplet = spd_triplet(images, self.weak, self.blend, self.generator)
-        terms = self.objective(self.encoder, strong, triplet)
-        for name, value in terms.items():
-            if not torch.isfinite(value):
-                raise FloatingPointError(
-                    f"step {self.global_step}: {name} is {value.item()} (epoch "
-                    f"{self.current_epoch}, batch {index}); try a smaller learning rate"
-                )
-        row = {name: value.item() for name, value in terms.items()}
-        self.history.append({"step": self.global_step, "epoch": self.current_epoch, **row})
-        return terms["loss"]
+    @property
+    def encoder(self) -> Encoder:
+        """What is trained."""
+        return self.objective.baseline.encoder
+
+    def setup(self, stage: str) -> None:
+        trainer, batch = self.trainer, self.settings.batch_size
+        shares = trainer.world_size * trainer.accumulate_grad_batches
+        if batch % shares:
+            raise ValueError(
+                f"batch_size: {batch} cannot be shared equally among {trainer.world_size} "
+                f"processes, {trainer.accumulate_grad_batches} parts each"
+            )
+        if trainer.world_size > 1:
+            synchronise(self)
+        self.views = Views(self.settings, trainer.global_rank, trainer.world_size)
+
+    def train_dataloader(self) -> DataLoader:
+        order = Order(
+            len(self.images),
+            self.settings.batch_size,
+            self.settings.epochs,
+            self.settings.seed,
+            self.step,
+            self.trainer.accumulate_grad_batches,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+        )
+        return DataLoader(
+            self.images,
+            sampler=order,
+            batch_size=None,  # the order gives whole batches
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+        )
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """SGD; the cosine decay leaves SimSiam's predictor alone, as its authors advise."""
-        rate = self.settings.base_lr * self.settings.batch_size / 256
-        fixed = {id(p) for n, p in self.named_parameters() if ".prediction." in n}
-        groups = [
-            {"params": [p for p in self.parameters() if id(p) not in fixed]},
-            {"params": [p for p in self.parameters() if id(p) in fixed]},
-        ]
-        groups = [group for group in groups if group["params"]]
-        optimizer = torch.optim.SGD(
-            groups, lr=rate, momentum=0.9, weight_decay=self.settings.weight_decay
+        """SGD or LARS; the schedule leaves SimSiam's predictor alone, as its authors advise."""
+        s = self.settings
+        groups: dict[tuple[bool, bool], list[Tensor]] = {}
+        for name, weight in self.named_parameters():
+            if weight.requires_grad:
+                key = ".prediction." in name, s.optimizer == "lars" and weight.ndim == 1
+                groups.setdefault(key, []).append(weight)
+        make = {"sgd": torch.optim.SGD, "lars": LARS}[s.optimizer]
+        optimizer = make(
+            [
+                {"params": weights, "weight_decay": 0.0 if spared else s.weight_decay}
+                for (_, spared), weights in groups.items()
+            ],
+            lr=s.learning_rate,
+            momentum=0.9,
         )
-        half_turn = torch.pi / max(1, self.steps)
-        cosine = [lambda step: 0.5 * (1 + float(torch.cos(torch.tensor(step * half_turn))))]
-        schedules = cosine + [lambda step: 1.0] * (len(groups) - 1)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, schedules)
+        schedules = [
+            (lambda step: 1.0) if fixed else (lambda step: s.rate_at(step, self.steps))
+            for fixed, _ in groups
+        ]
+        schedule = LambdaLR(optimizer, schedules)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        if not self.trainer.is_global_zero:
+            return
+        size = self.settings.batch_size
+        self._bar = Bar(self.steps * size, self.text, "images", done=self.step * size)
+        if self.folder:
+            kept = pd.DataFrame(self.rows, columns=list(COLUMNS))
+            with replacing(self.folder / LOG) as temporary:
+                kept.to_csv(temporary, index=False)
+            self._log = (self.folder / LOG).open("a", encoding="utf-8")
+        if self.held_out is not None and not self.rows:
+            self._write({"step": 0, "epoch": 0} | self._watch())
 
-class _Progress(pl.Callback):
-    def __init__(self, text: str, images: int):
-        self.bar = Bar(images, text, "images")
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        """One step, or the part of one that gradients are accumulated over."""
+        key = (self.settings.seed, 1, self.step, len(self._terms))
+        # For networks that draw, e.g. for dropout: as reproducible as the views.
+        torch.manual_seed(seed_of(*key, self.global_rank))
+        count = self.objective.baseline.views
+        strong, triplet = self.views(batch["images"], count, generator(*key))
+        if count == 1:
+            strong = (*strong, batch["labels"])
+        terms = self.objective(strong, triplet)
+        self._names = list(terms)
+        self._terms.append(torch.stack([term.detach().float() for term in terms.values()]))
+        self._seen += batch["numbers"].tolist()
+        self._note(batch["skipped"].tolist())
+        return terms["loss"]
 
-    def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
-        self.bar.update(len(batch[0]), f"loss {module.history[-1]['loss']:+.3f}")
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Averages the terms over parts and processes, and stops at what is not finite."""
+        terms = torch.stack(self._terms).mean(0)
+        if self.trainer.world_size > 1:
+            terms = self.trainer.strategy.reduce(terms, reduce_op="mean")
+        row = dict(zip(self._names, terms.tolist(), strict=True))
+        for name, value in sorted(row.items(), key=lambda item: item[0] == "loss"):
+            if not abs(value) < float("inf"):
+                names = ", ".join(self.images.path(number) for number in self._seen[:3])
+                raise FloatingPointError(
+                    f"step {self.step + 1}: {name} is {value} (epoch {self.epoch + 1}, batch "
+                    f"{self.step % self.steps_an_epoch + 1} of {self.steps_an_epoch}: {names} "
+                    "...); try a smaller base_lr"
+                )
+        about = {"epoch": self.epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
+        self._row = {"step": self.step + 1, **about, **row}
+        self._terms, self._seen = [], []
 
-    def on_train_end(self, trainer, module) -> None:
-        self.bar.close()
+    @property
+    def epoch(self) -> int:
+        """Passes over the images that are done."""
+        return self.step // self.steps_an_epoch
+
+    def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], index: int) -> None:
+        """After each step: log, watch, save."""
+        if self._row is None:  # gradients are still being accumulated
+            return
+        row, self._row = self._row, None
+        self.step += 1
+        if self.trainer.is_global_zero:
+            if self.held_out is not None and self.step % self.steps_an_epoch == 0:
+                row |= self._watch()
+            self._write(row)
+            self._bar.update(self.settings.batch_size, f"loss {row['loss']:+.3f}")
+        if self.folder and (self.step % self.every == 0 or self.step == self.steps):
+            self.trainer.save_checkpoint(self.folder / checkpoints.LAST)
+
+    def about(self) -> dict[str, Any]:
+        """What tells one training from another: a checkpoint fits only its own."""
+        return {
+            "settings": self.settings.model_dump(),
+            "encoder": dict(self.encoder.provenance),
+            "images": len(self.images),
+            "digest": self.images.digest(),
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["spdlib"] = self.about() | {"step": self.step, "skipped": sorted(self.skipped)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        theirs, ours = checkpoint.get("spdlib", {}), self.about()
+        differing = [
+            f"{name}: {value!r} there, {now!r} here"
+            for name, value, now in _flat(theirs, ours)
+            if value != now
+        ]
+        if differing:
+            raise ValueError(
+                f"{show(self.folder)} holds a checkpoint of another training; take another folder, "
+                "or start over with resume=False (--no-resume):\n  " + "\n  ".join(differing)
+            )
+        self.step, self.skipped = theirs["step"], set(theirs["skipped"])
+        log = self.folder / LOG
+        if log.is_file():
+            rows = pd.read_csv(log, on_bad_lines="skip")
+            self.rows = rows[rows.step <= self.step].to_dict("records")
+
+    def close(self) -> None:
+        """Ends the progress bar and the log."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._log is not None:
+            self._log.close()
+
+    def _watch(self) -> dict[str, float]:
+        """Looks at the held-out images, as the network is now."""
+        self.encoder.eval()
+        spot = spot_the_difference(
+            self.encoder, self.held_out, self.settings.size, self.settings.seed
+        )
+        self.encoder.train()
+        seen = spread(spot["features"])
+        said = collapse(**seen)
+        if said and not self.said:
+            print(f"step {self.step}: {said}", flush=True)
+        self.said = said
+        return seen | {"spot_auroc": spot["auroc"], "spot_aupr": spot["aupr"]}
+
+    def _write(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+        if self._log is not None:
+            line = pd.DataFrame([row], columns=list(COLUMNS))
+            line.to_csv(self._log, index=False, header=False)
+            self._log.flush()
+        for logger in self.trainer.loggers:
+            logger.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
+
+    def _note(self, skipped: list[int]) -> None:
+        for number in skipped:
+            if number not in self.skipped:
+                self.skipped.add(number)
+                print(f"skipped, it does not decode: {self.images.path(number)}", flush=True)
 
 
 def pretrain(
     encoder: Encoder,
-    images: Tensor,
+    images: Tensor | pd.DataFrame,
     settings: Settings,
-    data: str,
+    held_out: Tensor | None = None,
+    labels: Sequence[int] | Tensor | None = None,
+    folder: str | Path | None = None,
     text: str = "",
+    data: str | None = None,
+    *,
+    every: int = CHECKPOINT_EVERY,
+    resume: bool = True,
+    workers: int = 0,
+    skip: bool = False,
     **trainer: Any,
 ) -> pd.DataFrame:
-    """Trains the encoder in place, on images of one table.
+    """Trains the encoder in place.
 
     Args:
-        encoder: What to train; in evaluation mode afterwards.
-        images: uint8 (N, 3, H, W), at least as large as the views, as :func:`decode` gives.
+        encoder: What to train; in evaluation mode afterwards, its provenance filled in.
+        images: uint8 (N, 3, H, W) as :func:`decode` gives, best of ``settings.source_size``; or
+            a table of samples, whose files are decoded while training.
         settings: How to train.
-        data: What the images are, for the provenance.
+        held_out: uint8 normal images to watch the training on, before the first step and after
+            each epoch; None: no watch.
+        labels: Classes (N,) for the supervised method; by default a table's categories.
+        folder: Where checkpoints and ``log.csv`` go, and where a training that was stopped is
+            taken up again; None: nothing is written.
         text: What the progress bar says.
-        **trainer: Passed to Lightning's ``Trainer``: ``devices``, ``precision`` ...
+        data: What the images are, for the provenance; by default ``settings.data``.
+        every: Steps between two checkpoints; there is always one at the end.
+        resume: False starts over where there is a checkpoint.
+        workers: Processes that decode images; 0: this one does.
+        skip: Where an image does not decode, take the next one, and say so, rather than stop.
+        **trainer: Passed to Lightning's ``Trainer``: ``devices``, ``num_nodes``, ``precision``,
+            ``accumulate_grad_batches`` ... A batch is what all processes and parts hold together.
 
     Returns:
-        One row a step: the loss and its terms.
+        One row a step: ``step`` (steps done), ``epoch``, ``lr``, the loss and its terms, and where
+        it was watched ``std``, ``effective_rank``, ``spot_auroc`` and ``spot_aupr``; row 0 has
+        only these. What does not apply is NaN. ``attrs["collapse"]`` says whether the last watch
+        found the features collapsed, in words, or is None.
 
     Raises:
-        ValueError: There are fewer images than a batch, or nothing to train for.
-        FloatingPointError: A loss is not finite; names the step and the term.
+        ValueError: Images, labels or trainer options do not fit the settings, or the folder holds
+            a checkpoint of another training.
+        OSError: The folder cannot be written, or its disk has too little room.
+        FloatingPointError: A term of the loss is not finite; names it, the step and the batch.
     """
-    if len(images) < settings.batch_size:
-        raise ValueError(f"batch_size: {settings.batch_size} is more than the {len(images)} images")
-    if settings.epochs < 1:
-        raise ValueError(f"epochs: {settings.epochs}, at least 1 is needed")
-    steps_an_epoch = len(images) // settings.batch_size
+    samples = Images(images, labels, settings.source_size, skip)
+    if len(samples) < settings.batch_size:
+        raise ValueError(
+            f"batch_size: {settings.batch_size} is more than the {len(samples)} images"
+        )
+    if settings.method == "supervised" and samples.classes < 2:
+        raise ValueError(
+            "labels: supervised pretraining needs at least two classes (a table's categories, "
+            "which for a folder of images are the names of its subfolders)"
+        )
     started_from = dict(encoder.provenance)
-    # Heads are initialised from the global state, which is put back afterwards.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        module = Pretraining(encoder.train(), settings, settings.epochs * steps_an_epoch)
-    order = torch.Generator().manual_seed(settings.seed)
-    batches = DataLoader(
-        TensorDataset(images),
-        settings.batch_size,
-        shuffle=True,
-        drop_last=True,
-        generator=order,
-    )
-    progress = _Progress(
-        text or settings.name, settings.epochs * steps_an_epoch * settings.batch_size
-    )
-    pl.Trainer(
-        max_epochs=settings.epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[progress],
-        **trainer,
-    ).fit(module, batches)
-    encoder.eval()
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        runner = _trainer(folder, trainer)
+        torch.manual_seed(seed_of(settings.seed, 2))  # heads are drawn from the global state
+        module = Pretraining(
+            encoder.train(), settings, samples, held_out, folder and Path(folder),
+            text or settings.name, every, workers,
+        )  # fmt: skip
+        if folder:
+            module.folder = checkpoints.prepare(folder, _checkpoint_bytes(module) * 2)
+        last = module.folder / checkpoints.LAST if folder else None
+        found = str(last) if last and resume and last.is_file() else None
+        try:
+            _fit(runner, module, found)
+        finally:
+            module.close()
+            encoder.eval()
+    history = pd.DataFrame(module.rows, columns=list(COLUMNS))
+    history.attrs["collapse"] = module.said
     encoder.provenance = {
         "encoder": encoder.name,
-        **asdict(settings),
-        "data": data,
-        "images": len(images),
-        "steps": settings.epochs * steps_an_epoch,
+        **settings.model_dump(),
+        "data": data or settings.data,
+        "images": len(samples),
+        "skipped": len(module.skipped),
+        "steps": module.step,
+        "collapse": module.said,
         "started_from": started_from,
-        "versions": {name: version(name) for name in ("torch", "torchvision", "spdlib")},
+        "versions": {
+            name: version(name)
+            for name in ("torch", "torchvision", "lightly", "pytorch-lightning", "spdlib")
+        },
     }
-    return pd.DataFrame(module.history)
-
-
-def decode(table: pd.DataFrame, size: int) -> Tensor:
-    """All images of a table as uint8 (N, 3, size, size): read once, not once an epoch."""
-    samples = SampleImages(table, size, resize=size)
-    return torch.stack(
-        [
-            (samples[i]["image"] * 255).round().byte()
-            for i in track(range(len(samples)), "reading images", "images")
-        ]
-    )
+    return history
 
 
 def export(encoder: Encoder, path: str | Path) -> Path:
@@ -210,70 +462,77 @@ def export(encoder: Encoder, path: str | Path) -> Path:
     Raises:
         OSError: The folder cannot be written, or the disk is nearly full.
     """
-    folder = Path(path).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    needed = 2 * sum(t.numel() * t.element_size() for t in encoder.state_dict().values())
-    if shutil.disk_usage(folder).free < needed:
-        raise OSError(f"{paths.show(folder)}: less than {needed / 1e6:.0f} MB free")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoints.room_for(path.parent, 2 * _bytes(encoder.state_dict().values()))
     return save_encoder(encoder, path)
 
 
-@torch.no_grad()
-def spot_the_difference(
-    encoder: Encoder, images: Tensor, size: int, seed: int = 0, batch_size: int = 64
-) -> dict[str, Any]:
-    """How well the distance to the anchor tells a blended image from a weak global view.
-
-    What SPD asks of the features, measured on images it was not trained on: each image's
-    pooled feature is compared with that of a weak view of it and of a blended weak view.
-
-    Args:
-        encoder: Evaluated as it is.
-        images: uint8 (N, 3, H, W), normal, held out.
-        size: Side of the views, pixels.
-        seed: Of views and blends: the same for every encoder that is compared.
-        batch_size: Images at a time.
-
-    Returns:
-        ``auroc`` and ``aupr`` (weak views 0, blended views 1); the cosine distances ``weak``
-        and ``blended``, (N,) each; and ``features``, the anchors' (N, D).
-    """
-    generator = torch.Generator().manual_seed(seed)
-    weak_view, blend = WeakView(size), SmoothBlend()
-    device = next(encoder.parameters()).device
-    weak, blended, features = [], [], []
-    for batch in images.split(batch_size):
-        triplet = spd_triplet(batch.to(device).float() / 255, weak_view, blend, generator)
-        anchor, positive, negative = (encoder(view) for view in triplet)
-        weak.append(1 - F.cosine_similarity(anchor, positive))
-        blended.append(1 - F.cosine_similarity(anchor, negative))
-        features.append(anchor)
-    weak, blended, features = (torch.cat(parts).cpu() for parts in (weak, blended, features))
-    labels = torch.cat([torch.zeros(len(weak)), torch.ones(len(blended))])
-    scores = torch.cat([weak, blended])
-    return {
-        "auroc": auroc(labels, scores),
-        "aupr": aupr(labels, scores),
-        "weak": weak.numpy(),
-        "blended": blended.numpy(),
-        "features": features,
+def _trainer(folder: str | Path | None, given: dict[str, Any]) -> pl.Trainer:
+    given = {"devices": 1, "num_nodes": 1, "logger": False} | given
+    ours = {
+        "max_epochs": 1,  # the order of the images runs through all epochs
+        "use_distributed_sampler": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": str(folder or "."),
     }
+    overlap = sorted(ours.keys() & given.keys() | {"max_steps", "sync_batchnorm"} & given.keys())
+    if overlap:
+        raise ValueError(f"{', '.join(overlap)}: decided by the settings, not by the trainer")
+    if given["devices"] != 1 or given["num_nodes"] != 1:
+        # Buffers are equal anyway, and MoCo's queue is a large one.
+        given.setdefault("strategy", DDPStrategy(broadcast_buffers=False))
+    plugins = [checkpoints.WholeFiles(), *given.pop("plugins", [])]
+    return pl.Trainer(plugins=plugins, **ours, **given)
 
 
-def spread(features: Tensor) -> Mapping[str, float]:
-    """Signs of collapse in features (N, D).
+def _fit(trainer: pl.Trainer, module: Pretraining, checkpoint: str | None) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, ckpt_path=checkpoint)
+    except SystemExit:
+        # Lightning ignores Ctrl-C from then on and leaves; a notebook's kernel is to stay.
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
 
-    Returns:
-        ``std``, the mean standard deviation of the normalised features times sqrt(D): near 1
-        when they fill the sphere, 0 when all are one point (Chen & He, 2021, section 4.1); and
-        ``effective_rank``, the exponential of the entropy of the singular values (Roy &
-        Vetterli, 2007).
-    """
-    unit = F.normalize(features.double(), dim=1)
-    values = torch.linalg.svdvals(features.double() - features.double().mean(0))
-    share = values / values.sum().clamp_min(1e-30)
-    entropy = -(share * share.clamp_min(1e-30).log()).sum()
-    return {
-        "std": float(unit.std(0).mean() * features.shape[1] ** 0.5),
-        "effective_rank": float(entropy.exp()),
-    }
+
+@contextmanager
+def _quiet():
+    """Without Lightning's tips, lists of devices and advice on loggers."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    loggers += [logging.getLogger("pytorch_lightning.utilities.rank_zero")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning")
+            warnings.filterwarnings("ignore", module="lightning_fabric")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _checkpoint_bytes(module: Pretraining) -> int:
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return _bytes(module.parameters()) + _bytes(module.buffers()) + _bytes(trained)
+
+
+def _flat(theirs: dict[str, Any], ours: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    pairs = []
+    for name, now in ours.items():
+        value = theirs.get(name)
+        if name == "settings":
+            pairs += [(key, (value or {}).get(key), now[key]) for key in now]
+        else:
+            pairs.append((name, value, now))
+    return pairs

@@ -23,16 +23,32 @@ class Bar:
         text: What is being done, e.g. ``"SimSiam + SPD"``.
         unit: What is counted, e.g. ``"images"``.
         seconds: Least time between two redraws.
+        done: How many units an earlier run has done.
     """
 
-    def __init__(self, total: int, text: str = "", unit: str = "it", seconds: float = 0.5):
+    def __init__(
+        self,
+        total: int,
+        text: str = "",
+        unit: str = "it",
+        seconds: float = 0.5,
+        done: int = 0,
+    ):
         self.total, self.text, self.unit, self.seconds = total, text, unit, seconds
-        self.count, self.note, self.start, self.drawn = 0, "", time.monotonic(), 0.0
+        self.count = self.done = done
+        self.note, self.start, self.drawn = "", time.monotonic(), 0.0
         self._display = _display(self._line()) if _in_notebook() else None
         self._tqdm = (
             None
             if self._display
-            else tqdm(total=total, desc=text, unit=f" {unit}", mininterval=seconds, file=sys.stderr)
+            else tqdm(
+                total=total,
+                desc=text,
+                unit=f" {unit}",
+                mininterval=seconds,
+                initial=done,
+                file=sys.stderr,
+            )
         )
 
     def update(self, count: int = 1, note: str = "") -> None:
@@ -69,9 +85,10 @@ class Bar:
         filled = round(24 * min(share, 1.0))
         line = f"{self.text:<24} {'█' * filled}{'░' * (24 - filled)} {share:4.0%}"
         line += f"  {self.count:,}/{self.total:,} {self.unit}"
-        if self.count:
-            line += f"  {self.count / max(spent, 1e-9):,.0f} {self.unit}/s"
-            left = spent * (self.total - self.count) / self.count
+        done = self.count - self.done
+        if done:
+            line += f"  {done / max(spent, 1e-9):,.0f} {self.unit}/s"
+            left = spent * (self.total - self.count) / done
             line += f"  {_clock(left)} left" if self.count < self.total else f"  in {_clock(spent)}"
         return line + (f"  {self.note}" if self.note else "")
 

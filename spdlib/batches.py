@@ -1,0 +1,209 @@
+"""What a training reads: images from memory or from files, in an order of seed and step alone.
+
+Nothing here has a state that a checkpoint would have to keep: the order of an epoch follows from
+the seed and the epoch's number, so a resumed run goes on where it stopped, whatever the number
+of processes and workers.
+"""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from spdlib.datasets.samples import read_image
+from spdlib.progress import track
+
+
+def decode(table: pd.DataFrame, size: int, skip: bool = False) -> Tensor:
+    """All images of a table as uint8 (N, 3, size, size): read once, not once an epoch.
+
+    Args:
+        table: A table of samples.
+        size: Side of the square that images are resized to, pixels.
+        skip: Leave out what does not decode, with a warning, rather than stop.
+
+    Raises:
+        ValueError: An image does not decode (its file is named), or none does.
+    """
+    images = []
+    for path in track(list(table.path), "reading images", "images"):
+        try:
+            images.append(read_square(path, size))
+        except ValueError as error:
+            if not skip:
+                raise
+            warnings.warn(f"skipped: {error}", stacklevel=2)
+    if not images:
+        raise ValueError("table: none of its images decodes")
+    return torch.stack(images)
+
+
+def read_square(path: str | Path, size: int) -> Tensor:
+    """An image file as uint8 RGB (3, size, size), resized whole as PaDiM resizes its images."""
+    return F.resize(read_image(path), [size, size], InterpolationMode.BILINEAR, antialias=True)
+
+
+class Images(Dataset):
+    """Images by their numbers, a batch at a time.
+
+    Args:
+        images: uint8 (N, 3, H, W), or a table of samples, whose files are decoded when asked for.
+        labels: Whole numbers (N,) from 0, or None; by default a table's categories.
+        size: Side that files are resized to, pixels.
+        skip: Where a file does not decode, take the next that does, rather than stop.
+
+    ``images[numbers]`` is a dict: ``images``, uint8 (B, 3, H, W); ``labels``, (B,), -1 without
+    labels; ``numbers``, (B,); ``skipped``, the numbers that did not decode.
+
+    Raises:
+        ValueError: Images or labels have another form, or (on access) a file does not decode.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | pd.DataFrame,
+        labels: Sequence[int] | Tensor | None = None,
+        size: int = 256,
+        skip: bool = False,
+    ):
+        self.tensor = self.paths = None
+        if isinstance(images, pd.DataFrame):
+            # One array of bytes: a list of a million texts would be copied into every worker.
+            self.paths = np.array([os.fsencode(path) for path in images.path])
+            self.names = sorted(images.category.astype(str).unique())
+            if labels is None:
+                labels = images.category.astype(str).map(self.names.index).to_numpy()
+        else:
+            if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+                raise ValueError(
+                    f"images: {images.dtype} {tuple(images.shape)}, expected uint8 (N, 3, H, W)"
+                )
+            self.tensor = images
+        count = len(images)
+        if labels is not None and len(labels) != count:
+            raise ValueError(f"labels: {len(labels)} for {count} images")
+        self.labels = torch.as_tensor(np.full(count, -1) if labels is None else np.array(labels))
+        self.size, self.skip = size, skip
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def classes(self) -> int:
+        """How many classes the labels tell apart; 0 without labels."""
+        return int(self.labels.max()) + 1
+
+    def path(self, number: int) -> str:
+        """What an image is called in messages."""
+        return f"image {number}" if self.paths is None else os.fsdecode(self.paths[number])
+
+    def digest(self) -> str:
+        """SHA-256 of the pixels, or of the files' names, and of the labels."""
+        seen = hashlib.sha256(self.labels.numpy().tobytes())
+        if self.paths is None:
+            seen.update(self.tensor.contiguous().numpy())
+        else:
+            seen.update(b"\0".join(os.path.basename(path) for path in self.paths))
+        return seen.hexdigest()
+
+    def __getitem__(self, numbers: list[int]) -> dict[str, Tensor]:
+        numbers, skipped = torch.as_tensor(numbers), []
+        if self.paths is None:
+            images = self.tensor[numbers]
+        else:
+            images = []
+            for place, number in enumerate(numbers.tolist()):
+                image, used, failed = self._read(number)
+                images.append(image)
+                numbers[place] = used
+                skipped += failed
+            images = torch.stack(images)
+        return {
+            "images": images,
+            "labels": self.labels[numbers],
+            "numbers": numbers,
+            "skipped": torch.tensor(skipped, dtype=torch.long),
+        }
+
+    def _read(self, number: int) -> tuple[Tensor, int, list[int]]:
+        failed: list[int] = []
+        for candidate in [*range(number, len(self)), *range(number)]:
+            try:
+                image = read_square(os.fsdecode(self.paths[candidate]), self.size)
+            except ValueError:
+                if not self.skip:
+                    raise
+                failed.append(candidate)
+            else:
+                return image, candidate, failed
+        raise ValueError("images: none of them decodes")
+
+
+class Order(Sampler):
+    """The numbers of the images of every step, all epochs in one go.
+
+    Each epoch is a permutation of its own; the images that do not fill its last batch sit it
+    out. A batch is cut into parts (gradient accumulation) and each part among the processes.
+
+    Args:
+        count: How many images there are.
+        batch_size: Images a step.
+        epochs: Passes over the images.
+        seed: Of the permutations.
+        start: Step to begin at.
+        parts: In how many parts a batch is taken.
+        process: Which of the processes this is.
+        processes: How many there are.
+
+    >>> [batch for batch in Order(4, 2, epochs=1, seed=0)]
+    [[0, 3], [1, 2]]
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        start: int = 0,
+        parts: int = 1,
+        process: int = 0,
+        processes: int = 1,
+    ):
+        self.count, self.batch_size, self.seed, self.start = count, batch_size, seed, start
+        self.parts, self.process, self.processes = parts, process, processes
+        self.steps = epochs * (count // batch_size)
+
+    def __len__(self) -> int:
+        # Of the whole training: Lightning counts the batches before a resumed one, too.
+        return self.steps * self.parts
+
+    def __iter__(self) -> Iterator[list[int]]:
+        steps_an_epoch = self.count // self.batch_size
+        order = torch.empty(0)
+        for step in range(self.start, self.steps):
+            epoch, place = divmod(step, steps_an_epoch)
+            if place == 0 or step == self.start:
+                order = torch.randperm(self.count, generator=generator(self.seed, 0, epoch))
+            batch = order[place * self.batch_size :][: self.batch_size]
+            for part in batch.chunk(self.parts):
+                yield part.chunk(self.processes)[self.process].tolist()
+
+
+def generator(*key: int) -> torch.Generator:
+    """A generator whose numbers follow from a key of whole numbers, such as seed and step."""
+    return torch.Generator().manual_seed(seed_of(*key))
+
+
+def seed_of(*key: int) -> int:
+    """A seed of 32 bits for a key; keys that differ anywhere give unrelated seeds."""
+    return int(np.random.SeedSequence(key).generate_state(1)[0])

@@ -1,0 +1,80 @@
+"""Checkpoints that are whole or not there, and that cannot run code when they are read."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+
+from spdlib.paths import replacing, show
+
+LAST = "last.ckpt"
+
+
+class WholeFiles(TorchCheckpointIO):
+    """How Lightning writes and reads checkpoints: beside and renamed; tensors and plain types."""
+
+    def save_checkpoint(
+        self, checkpoint: Mapping[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Writes a checkpoint; whoever is killed meanwhile leaves the one before."""
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Reads a checkpoint; nothing but tensors and plain types is unpickled, whatever is asked.
+
+        Raises:
+            ValueError: The file is damaged, or holds something else.
+        """
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{show(path)} is not a checkpoint of a training ({reason})") from None
+
+
+def prepare(folder: str | Path, needed: int) -> Path:
+    """Makes a folder for checkpoints and sees that they can be written, before any work.
+
+    What a killed process left half-written there is removed.
+
+    Args:
+        folder: Where checkpoints go.
+        needed: Bytes that must be free.
+
+    Raises:
+        OSError: The folder cannot be made or written, or the disk has too little room.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(f".{LAST}.*"):
+            leftover.unlink()
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"room?")
+    except OSError as error:
+        raise OSError(f"{show(folder)}: cannot be written ({error.strerror})") from None
+    room_for(folder, needed)
+    return folder
+
+
+def room_for(folder: str | Path, needed: int) -> None:
+    """Sees that a folder's disk has room.
+
+    Raises:
+        OSError: It has less than ``needed`` bytes free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{show(folder)}: {free / 1e6:,.0f} MB free on its disk, {needed / 1e6:,.0f} MB needed"
+        )
