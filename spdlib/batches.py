@@ -59,13 +59,13 @@ class Images(Dataset):
         images: uint8 (N, 3, H, W), or a table of samples, whose files are decoded when asked for.
         labels: Whole numbers (N,) from 0, or None; by default a table's categories.
         size: Side that files are resized to, pixels.
-        skip: Where a file does not decode, take the next that does, rather than stop.
 
     ``images[numbers]`` is a dict: ``images``, uint8 (B, 3, H, W); ``labels``, (B,), -1 without
-    labels; ``numbers``, (B,); ``skipped``, the numbers that did not decode.
+    labels; ``numbers``, (B,); ``unreadable``, the numbers that did not decode and in whose
+    place the next are.
 
     Raises:
-        ValueError: Images or labels have another form, or (on access) a file does not decode.
+        ValueError: Images or labels have another form, or (on access) no file decodes.
     """
 
     def __init__(
@@ -73,7 +73,6 @@ class Images(Dataset):
         images: Tensor | pd.DataFrame,
         labels: Sequence[int] | Tensor | None = None,
         size: int = 256,
-        skip: bool = False,
     ):
         self.tensor = self.paths = None
         if isinstance(images, pd.DataFrame):
@@ -92,7 +91,7 @@ class Images(Dataset):
         if labels is not None and len(labels) != count:
             raise ValueError(f"labels: {len(labels)} for {count} images")
         self.labels = torch.as_tensor(np.full(count, -1) if labels is None else np.array(labels))
-        self.size, self.skip = size, skip
+        self.size = size
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -101,6 +100,14 @@ class Images(Dataset):
     def classes(self) -> int:
         """How many classes the labels tell apart; 0 without labels."""
         return int(self.labels.max()) + 1
+
+    def read(self, number: int) -> Tensor:
+        """One image of a table, from its file.
+
+        Raises:
+            ValueError: It does not decode; the message names the file and the reason.
+        """
+        return read_square(self.path(number), self.size)
 
     def path(self, number: int) -> str:
         """What an image is called in messages."""
@@ -116,7 +123,7 @@ class Images(Dataset):
         return seen.hexdigest()
 
     def __getitem__(self, numbers: list[int]) -> dict[str, Tensor]:
-        numbers, skipped = torch.as_tensor(numbers), []
+        numbers, unreadable = torch.tensor(numbers), []
         if self.paths is None:
             images = self.tensor[numbers]
         else:
@@ -125,23 +132,21 @@ class Images(Dataset):
                 image, used, failed = self._read(number)
                 images.append(image)
                 numbers[place] = used
-                skipped += failed
+                unreadable += failed
             images = torch.stack(images)
         return {
             "images": images,
             "labels": self.labels[numbers],
             "numbers": numbers,
-            "skipped": torch.tensor(skipped, dtype=torch.long),
+            "unreadable": torch.tensor(unreadable, dtype=torch.long),
         }
 
     def _read(self, number: int) -> tuple[Tensor, int, list[int]]:
         failed: list[int] = []
         for candidate in [*range(number, len(self)), *range(number)]:
             try:
-                image = read_square(os.fsdecode(self.paths[candidate]), self.size)
+                image = self.read(candidate)
             except ValueError:
-                if not self.skip:
-                    raise
                 failed.append(candidate)
             else:
                 return image, candidate, failed

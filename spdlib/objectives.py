@@ -6,6 +6,7 @@ Heads and losses of the baselines are lightly's. A baseline knows nothing of SPD
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -96,7 +97,7 @@ class SimSiam(Baseline):
         p1, p2 = self.prediction(z1), self.prediction(z2)
         if self.stop_gradient:
             z1, z2 = z1.detach(), z2.detach()
-        return 0.5 * (self.criterion(p1, z2) + self.criterion(p2, z1))
+        return 0.5 * (full(self.criterion, p1, z2) + full(self.criterion, p2, z1))
 
 
 class MoCo(Baseline):
@@ -138,7 +139,7 @@ class MoCo(Baseline):
                 update_momentum(self.encoder, self.key_encoder, self.key_momentum)
                 update_momentum(self.projection, self.key_projection, self.key_momentum)
             keys = self.key_projection(self.key_encoder(key))
-        return self.criterion(self.project(query), keys)
+        return full(self.criterion, self.project(query), keys)
 
     @property
     def queue(self) -> Tensor:
@@ -174,7 +175,7 @@ class SimCLR(Baseline):
 
     def loss(self, first: Tensor, second: Tensor) -> Tensor:
         """Of two batches of strong views."""
-        return self.criterion(self.project(first), self.project(second))
+        return full(self.criterion, self.project(first), self.project(second))
 
 
 class Supervised(Baseline):
@@ -195,7 +196,7 @@ class Supervised(Baseline):
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Of one batch of strong views and its labels (B,)."""
-        return F.cross_entropy(self.classifier(self.encoder(images)), labels)
+        return full(F.cross_entropy, self.classifier(self.encoder(images)), labels)
 
 
 METHODS = {"simsiam": SimSiam, "moco": MoCo, "simclr": SimCLR, "supervised": Supervised}
@@ -220,7 +221,7 @@ class SpdCosine(nn.Module):
         if self.fixed_anchor:
             anchor = anchor.detach()
         return {
-            "spd": spd_loss(anchor, positive, negative),
+            "spd": full(spd_loss, anchor, positive, negative),
             "cos_positive": F.cosine_similarity(anchor, positive).mean().detach(),
             "cos_negative": F.cosine_similarity(anchor, negative).mean().detach(),
         }
@@ -245,7 +246,7 @@ class SpdCrossEntropy(nn.Module):
         logits = self.head(torch.cat(_passed(baseline.encoder, (positive, negative), self.joint)))
         labels = torch.arange(2, device=logits.device).repeat_interleave(len(positive))
         return {
-            "spd": F.cross_entropy(logits, labels),
+            "spd": full(F.cross_entropy, logits, labels),
             "spd_accuracy": (logits.argmax(1) == labels).float().mean(),
         }
 
@@ -287,6 +288,18 @@ class Objective(nn.Module):
             terms |= self.spd(self.baseline, triplet)
             terms["loss"] = terms["baseline"] + self.eta * terms["spd"]
         return terms
+
+
+def full(criterion: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """A loss in single precision at least, also where the network ran in less.
+
+    Under autocast the logits of a contrastive loss, divided by a small temperature, would lose
+    the digits that tell negatives apart.
+    """
+    single = (x.to(torch.promote_types(x.dtype, torch.float32)) if x.is_floating_point() else x
+              for x in tensors)  # fmt: skip
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        return criterion(*single)
 
 
 def _passed(network, views: tuple[Tensor, ...], joint: bool) -> tuple[Tensor, ...]:

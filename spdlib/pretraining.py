@@ -10,10 +10,12 @@ processes see the views that one would.
 
 import logging
 import signal
+import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from torch.utils.data import DataLoader
 from spdlib import checkpoints
 from spdlib.batches import Images, Order, decode, generator, seed_of
 from spdlib.distributed import synchronise
-from spdlib.encoders import Encoder, save_encoder
+from spdlib.encoders import Encoder, load_encoder, save_encoder
 from spdlib.monitors import collapse, spot_the_difference, spread
 from spdlib.objectives import METHODS, Objective, SpdCosine, SpdCrossEntropy
 from spdlib.paths import replacing, show
@@ -39,7 +41,7 @@ from spdlib.progress import Bar
 from spdlib.smoothblend import CutPaste, SmoothBlend
 from spdlib.views import StrongView, View, WeakView, plain_view
 
-__all__ = ["Pretraining", "Views", "decode", "export", "objective", "pretrain"]
+__all__ = ["Pretraining", "Views", "decode", "export", "objective", "pretrain", "starting_encoder"]
 
 TERMS = ("loss", "baseline", "spd", "cos_positive", "cos_negative", "spd_accuracy")
 WATCHED = ("std", "effective_rank", "spot_auroc", "spot_aupr")
@@ -138,6 +140,7 @@ class Pretraining(pl.LightningModule):
         text: What the progress bar says.
         every: Steps between two checkpoints.
         workers: Processes that decode images.
+        skip: Whether to go on where an image does not decode.
 
     Attributes:
         step: Steps done.
@@ -154,11 +157,13 @@ class Pretraining(pl.LightningModule):
         text: str = "",
         every: int = CHECKPOINT_EVERY,
         workers: int = 0,
+        skip: bool = False,
     ):
         super().__init__()
         self.objective = objective(encoder, settings, images.classes)
         self.settings, self.images, self.held_out = settings, images, held_out
-        self.folder, self.text, self.every, self.workers = folder, text, every, workers
+        self.folder, self.text, self.every = folder, text, every
+        self.workers, self.skip = workers, skip
         self.steps_an_epoch = len(images) // settings.batch_size
         self.steps = settings.epochs * self.steps_an_epoch
         self.step, self.rows, self.said = 0, [], None
@@ -254,7 +259,7 @@ class Pretraining(pl.LightningModule):
         self._names = list(terms)
         self._terms.append(torch.stack([term.detach().float() for term in terms.values()]))
         self._seen += batch["numbers"].tolist()
-        self._note(batch["skipped"].tolist())
+        self._note(batch["unreadable"].tolist())
         return terms["loss"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -294,6 +299,7 @@ class Pretraining(pl.LightningModule):
         if self.folder and (self.step % self.every == 0 or self.step == self.steps):
             self.trainer.save_checkpoint(self.folder / checkpoints.LAST)
 
+    @cached_property
     def about(self) -> dict[str, Any]:
         """What tells one training from another: a checkpoint fits only its own."""
         return {
@@ -304,10 +310,10 @@ class Pretraining(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["spdlib"] = self.about() | {"step": self.step, "skipped": sorted(self.skipped)}
+        checkpoint["spdlib"] = self.about | {"step": self.step, "skipped": sorted(self.skipped)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        theirs, ours = checkpoint.get("spdlib", {}), self.about()
+        theirs, ours = checkpoint.get("spdlib", {}), self.about
         differing = [
             f"{name}: {value!r} there, {now!r} here"
             for name, value, now in _flat(theirs, ours)
@@ -323,6 +329,12 @@ class Pretraining(pl.LightningModule):
         if log.is_file():
             rows = pd.read_csv(log, on_bad_lines="skip")
             self.rows = rows[rows.step <= self.step].to_dict("records")
+
+    def on_train_end(self) -> None:
+        if self.trainer.world_size > 1:
+            everyones: list[set[int]] = [set()] * self.trainer.world_size
+            torch.distributed.all_gather_object(everyones, self.skipped)
+            self.skipped = set().union(*everyones)
 
     def close(self) -> None:
         """Ends the progress bar and the log."""
@@ -354,11 +366,15 @@ class Pretraining(pl.LightningModule):
         for logger in self.trainer.loggers:
             logger.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
 
-    def _note(self, skipped: list[int]) -> None:
-        for number in skipped:
-            if number not in self.skipped:
-                self.skipped.add(number)
-                print(f"skipped, it does not decode: {self.images.path(number)}", flush=True)
+    def _note(self, unreadable: list[int]) -> None:
+        for number in set(unreadable) - self.skipped:
+            try:
+                self.images.read(number)
+            except ValueError as error:
+                if not self.skip:
+                    raise
+                print(f"skipped: {error}", flush=True)
+            self.skipped.add(number)
 
 
 def pretrain(
@@ -410,7 +426,7 @@ def pretrain(
         OSError: The folder cannot be written, or its disk has too little room.
         FloatingPointError: A term of the loss is not finite; names it, the step and the batch.
     """
-    samples = Images(images, labels, settings.source_size, skip)
+    samples = Images(images, labels, settings.source_size)
     if len(samples) < settings.batch_size:
         raise ValueError(
             f"batch_size: {settings.batch_size} is more than the {len(samples)} images"
@@ -426,7 +442,7 @@ def pretrain(
         torch.manual_seed(seed_of(settings.seed, 2))  # heads are drawn from the global state
         module = Pretraining(
             encoder.train(), settings, samples, held_out, folder and Path(folder),
-            text or settings.name, every, workers,
+            text or settings.name, every, workers, skip,
         )  # fmt: skip
         if folder:
             module.folder = checkpoints.prepare(folder, _checkpoint_bytes(module) * 2)
@@ -536,3 +552,17 @@ def _flat(theirs: dict[str, Any], ours: dict[str, Any]) -> list[tuple[str, Any, 
         else:
             pairs.append((name, value, now))
     return pairs
+
+
+def starting_encoder(settings: Settings) -> Encoder:
+    """The encoder that a training starts from: random (by the seed), ImageNet's, or a file's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(settings.seed, 3))
+        weights = None if settings.weights == "random" else settings.weights
+        return load_encoder(settings.encoder, weights)
+
+
+if __name__ == "__main__":
+    from spdlib.pretraining_cli import main
+
+    sys.exit(main())

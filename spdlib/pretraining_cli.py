@@ -1,0 +1,139 @@
+"""Pretraining from the command line, alone, under torchrun or under SLURM.
+
+python -m spdlib.pretraining --data elpv --method simsiam --eta 0.1
+python -m spdlib.pretraining --help
+"""
+
+import argparse
+import os
+import sys
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+
+from spdlib import paths
+from spdlib.datasets import elpv
+from spdlib.datasets.tree import tree
+from spdlib.paths import show
+from spdlib.presets import Settings
+from spdlib.presets import settings as choose
+from spdlib.pretraining import CHECKPOINT_EVERY, decode, export, pretrain, starting_encoder
+
+
+def tables(data: str, held_out: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables of what to train on, normal images only, and of what to watch the training on.
+
+    Args:
+        data: ``elpv``, or a folder of images as :func:`spdlib.datasets.tree.tree` takes it.
+        held_out: How many images to watch, at most; spread evenly over those held out.
+        seed: Of what is held out.
+    """
+    if data == "elpv":
+        table = elpv(seed=seed)
+        table = table[table.label == 0]
+    else:
+        table = tree(data, seed=seed)
+    watched = table[table.split == "test"]
+    watched = watched.iloc[:: max(1, -(-len(watched) // max(1, held_out)))]
+    return table[table.split == "train"], watched.head(held_out)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = _parser()
+    given = vars(parser.parse_args(arguments))
+    changes = {name: given.pop(name) for name in Settings.model_fields}
+    method, preset = changes.pop("method") or "simsiam", given.pop("preset")
+    try:
+        _run(choose(method, preset, **changes), **given)
+    except (ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(
+    settings: Settings, out: str | None, export_to: str | None, held_out: int, workers: int | None,
+    every: int, **options: Any,
+) -> None:  # fmt: skip
+    options = {name: value for name, value in options.items() if value is not None}
+    folder = Path(out) if out else paths.runs() / "pretraining" / settings.name
+    train, watched = tables(settings.data, held_out)
+    skip = options["skip"] = options.pop("unreadable") == "skip"
+    if workers is None:  # ELPV is decoded once, into memory
+        share = (os.cpu_count() or 1) // options["devices"]
+        workers = 0 if settings.data == "elpv" else max(1, min(8, share))
+    images: pd.DataFrame | Tensor = train
+    labels = None
+    if settings.data == "elpv":
+        images = decode(train, settings.source_size)
+        labels = pd.Categorical(train.category).codes
+    seen = decode(watched, settings.source_size, skip) if len(watched) else None
+    encoder = starting_encoder(settings)
+    history = pretrain(
+        encoder, images, settings, seen, labels, folder, workers=workers, every=every, **options
+    )
+    if rank_zero_only.rank == 0:
+        path = export(encoder, export_to or folder / "encoder.safetensors")
+        print(f"{show(path)}: {settings.name}, {encoder.provenance['steps']} steps; ", end="")
+        print(f"log and checkpoint in {show(folder)}")
+        spot = history.spot_auroc.dropna()
+        if len(spot):
+            print(
+                f"spot-the-difference AU-ROC {spot.iloc[0]:.3f} before, {spot.iloc[-1]:.3f} after"
+            )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m spdlib.pretraining",
+        description="Pretrains an encoder, with or without SPD. The same command goes on where "
+        "a run was stopped.",
+    )
+    add = parser.add_argument
+    add("--preset", default="laptop", choices=("laptop", "paper"), help="default: laptop")
+    add("--out", metavar="FOLDER", help="checkpoint, log, encoder; default: runs/pretraining/NAME")
+    add("--export", dest="export_to", metavar="FILE", help="default: OUT/encoder.safetensors")
+    add("--resume", action=argparse.BooleanOptionalAction, default=True, help="--no-resume: anew")
+    add("--every", type=int, default=CHECKPOINT_EVERY, metavar="STEPS", help="between checkpoints")
+    add("--held-out", type=int, default=128, metavar="N", help="images to watch; 0: no watch")
+    add("--unreadable", default="stop", choices=("stop", "skip"), help="images that do not decode")
+    add("--workers", type=int, metavar="N", help="processes that decode images, per device")
+    run = parser.add_argument_group("where it runs (Lightning's Trainer)")
+    run.add_argument("--devices", type=int, default=_launched()[0], help="processes a machine")
+    run.add_argument("--nodes", dest="num_nodes", type=int, default=_launched()[1], help="machines")
+    run.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, mps")
+    run.add_argument("--precision", help="32-true (default), bf16-mixed, 16-mixed")
+    run.add_argument(
+        "--accumulate", dest="accumulate_grad_batches", type=int, metavar="N",
+        help="parts that a batch is taken in; negatives are compared within a part",
+    )  # fmt: skip
+    group = parser.add_argument_group("settings (what is not given is the preset's)")
+    for name, field in Settings.model_fields.items():
+        choices = typing.get_args(field.annotation) if _is_literal(field.annotation) else ()
+        text = field.description + (f" ({', '.join(choices)})" if choices else "")
+        group.add_argument(f"--{name.replace('_', '-')}", metavar="X", help=text)
+    return parser
+
+
+def _is_literal(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is Literal
+
+
+def _launched() -> tuple[int, int]:
+    """Processes a machine, and machines, as torchrun or SLURM has started this process."""
+    here = os.environ
+    if "LOCAL_WORLD_SIZE" in here:
+        local = int(here["LOCAL_WORLD_SIZE"])
+        return local, int(here["WORLD_SIZE"]) // local
+    if "SLURM_NTASKS_PER_NODE" in here:
+        return int(here["SLURM_NTASKS_PER_NODE"]), int(here.get("SLURM_NNODES", 1))
+    return 1, 1
