@@ -9,12 +9,14 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from spdlib import paths
-from spdlib.metrics import Metrics
+
+if TYPE_CHECKING:
+    from spdlib.metrics import Metrics
 
 FORMAT = "spdlib.results.v1"
 
@@ -39,7 +41,7 @@ OPTIONAL = ("draw", "low", "high")
 
 
 def rows(
-    metrics: Metrics,
+    metrics: "Metrics",
     intervals: Mapping[str, tuple[float, float]] | None = None,
     **columns: Any,
 ) -> pd.DataFrame:
@@ -81,9 +83,11 @@ def save(name: str, table: pd.DataFrame, about: Mapping[str, Any] | None = None)
     table = table.reindex(columns=[*COLUMNS, *table.columns.difference([*COLUMNS], sort=False)])
     path = paths.results() / f"{name}.json"
     made_by = {"about": dict(about or {}), "versions": {n: version(n) for n in ("spdlib", "torch")}}
-    content = {"format": FORMAT, **made_by, "rows": json.loads(table.to_json(orient="records"))}
+    plain = table.astype(object).where(table.notna(), None)  # to_json would round
+    content = {"format": FORMAT, **made_by, "rows": plain.to_dict("records")}
     with paths.replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        text = json.dumps(content, indent=1, default=lambda number: number.item())  # NumPy's
+        temporary.write_text(text, encoding="utf-8")
     with paths.replacing(path.with_suffix(".csv")) as temporary:
         table.to_csv(temporary, index=False)
     return path
@@ -113,4 +117,9 @@ def read(folder: str | Path | None = None) -> pd.DataFrame:
         run = path.relative_to(folder).with_suffix("").as_posix()
         tables.append(pd.DataFrame(content["rows"]).assign(run=run))
     filled = [table for table in tables if len(table)]
-    return pd.concat(filled, ignore_index=True) if filled else tables[0]
+    if not filled:
+        return tables[0]
+    found = pd.concat(filled, ignore_index=True)
+    numbers = ["draw", "value", "low", "high"]  # where all are None, pandas cannot know
+    found[numbers] = found.reindex(columns=numbers).apply(pd.to_numeric)
+    return found

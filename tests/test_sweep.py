@@ -1,0 +1,230 @@
+"""Sweeps: grids against a notebook, runs on processes and on a Dask cluster, resumed, killed."""
+
+import itertools
+import json
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import nbformat
+import pandas as pd
+import psutil
+import pytest
+
+from spdlib import executors, grids, notebooks, paths, results, runner, sweep
+
+PARAMETERS = """\
+x: int = 1  # what is measured; 13 fails unless the file `mended` is there
+label: str = "a"  # any text
+scale: float | None = None  # a number or nothing
+wait: float = 0.0  # seconds that it takes
+seed: int = 0  # of nothing
+interactive: bool = True  # explorers
+"""
+WORK = """\
+import json, os, time
+from pathlib import Path
+from spdlib import paths
+time.sleep(wait)
+print("x is", x, flush=True)
+if x == 9:
+    os.kill(os.getppid(), 9)  # as the system does when memory is short
+if x == 13 and not (paths.data() / "mended").exists():
+    raise ValueError("unlucky number")
+row = dict(dataset="toy", category=label, protocol="1-class", task="detection",
+           downstream_model="PaDiM", encoder="none", method="imagenet", seed=seed,
+           metric="AU-ROC", value=x / 100)
+assert not interactive
+paths.results().mkdir(exist_ok=True)
+paths.encoders().mkdir(exist_ok=True)
+with paths.replacing(paths.encoders() / "shared.safetensors") as file:
+    file.write_text(f"changed by {x}")
+about = {"threads": os.environ["OMP_NUM_THREADS"],
+         "read": (paths.encoders() / "other.safetensors").read_text()}
+(paths.results() / "toy.json").write_text(
+    json.dumps({"format": "spdlib.results.v1", "about": about, "rows": [row]}))
+"""
+
+
+def write_notebook(path, parameters=PARAMETERS, work=WORK):
+    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    nb = nbformat.v4.new_notebook(cells=[first, nbformat.v4.new_code_cell(work)])
+    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "3", "language": "python"}
+    nbformat.write(nb, path)
+    return path
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A notebook, and folders of its own for runs and data."""
+    monkeypatch.setenv("SPDLIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SPDLIB_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    paths.encoders().mkdir(parents=True)
+    for name in ("shared", "other"):
+        (paths.encoders() / f"{name}.safetensors").write_text("original")
+    return write_notebook(tmp_path / "toy.ipynb")
+
+
+def test_grids_expand_to_all_combinations():
+    grid = {"a": [1, 2], "b": ["x", "y", "z"], "c": 0.5, "d": [[1, 2]]}
+    expected = [dict(a=a, b=b, c=0.5, d=[1, 2]) for a, b in itertools.product([1, 2], "xyz")]
+    assert grids.expand(grid) == expected
+    assert grids.expand([{"a": [1, 2]}, {"a": 2}, {"b": 1}]) == [{"a": 1}, {"a": 2}, {"b": 1}]
+    assert grids.expand({}) == [{}]
+
+
+def test_names_of_runs_are_told_apart_and_fit_a_file_system():
+    values = [1, 1.0, "1", True, "True", None, "None", "null", "a b", "a_b", "a/b", "../a", "", "é",
+              ["a", "b"], "a+b", ["a"], "a", "x=1,y=2", "l" * 300, "l" * 301, [[1], 2], [1, 2],
+              {"k": 1}]  # fmt: skip
+    names = [grids.name({"x": value}) for value in values]
+    assert len(set(names)) == len(values)
+    assert all(len(name) < 120 and "/" not in name and name.isascii() for name in names)
+    assert grids.name({"b": 1, "a": "poly"}, order=["a", "b"]) == "a=poly,b=1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sead: [1, 2]", r"sead: unknown parameter; did you mean 'seed'\?"),
+        ("{x: [1, two], seed: 0.5}", r"seed: .*integer.*not 0\.5\n  x: .*integer.*not 'two'"),
+        ("interactive: 'true'", "interactive: .*boolean.*not 'true'"),
+        ("x: [[1, 2]]", r"x: .*integer.*not \[1, 2\]"),
+        ("x: []", "x has an empty list of values"),
+        ("[1, 2]", "a grid gives lists of values by parameter"),
+        ("x: 2024-01-01", "numbers, text, lists or null are needed"),
+        ("x: [1", "is not YAML"),
+    ],
+)
+def test_a_grid_that_does_not_fit_starts_nothing(text, message, toy, tmp_path):
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        sweep.sweep(toy, grids.load(tmp_path / "grid.yaml"))
+    assert not (paths.runs() / "sweeps").exists()
+
+
+def test_yaml_numbers_are_numbers(toy, tmp_path):
+    (tmp_path / "grid.yaml").write_text("scale: [1e-3, 2, 0.5, null]")
+    grid = grids.load(tmp_path / "grid.yaml")
+    assert grid == {"scale": [0.001, 2, 0.5, None]}
+    grids.check(toy, grids.expand(grid))
+
+
+@pytest.mark.parametrize("path", notebooks.find(), ids=lambda path: path.stem[:2])
+def test_the_projects_notebooks_are_checked_by_their_own_models(path):
+    known = grids.declared(path)
+    assert known.model is not None
+    assert set(known.defaults) == set(known.model.model_fields) == set(known.annotations)
+    grids.check(path, [{}])
+    with pytest.raises(ValueError, match=r"seed: .*greater than or equal to 0, not -1"):
+        grids.check(path, [{"seed": 1}, {"seed": -1}])
+
+
+def test_the_command_line_lists_and_refuses(toy, capsys, tmp_path):
+    assert sweep.main([str(toy), "-p", "x", "[1, 2]", "-p", "label", "b", "--list"]) == 0
+    assert capsys.readouterr().out == "to do  x=1,label=b\nto do  x=2,label=b\n"
+    assert sweep.main([str(toy), "-p", "y", "1"]) == 2
+    assert "y: unknown parameter" in capsys.readouterr().err
+    assert sweep.main([str(tmp_path / "none.ipynb")]) == 2
+    assert "no notebook at" in capsys.readouterr().err
+    assert sweep.main([str(toy), "--memory", "much"]) == 2
+    assert "memory: 'much' is not a size" in capsys.readouterr().err
+    assert not (paths.runs() / "sweeps").exists()
+
+
+def test_memory_and_threads_bound_the_runs_at_once(monkeypatch):
+    free = 10e9
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("", (), {"available": free}))
+    monkeypatch.setattr(executors, "cores", lambda: 12)
+    with executors.executor(8, None, "3GB") as (_, at_once, threads):
+        assert (at_once, threads) == (3, 4)
+    with executors.executor(2, None, 3e9) as (_, at_once, threads):
+        assert (at_once, threads) == (2, 6)
+    with executors.executor(8, 5, None) as (_, at_once, threads):
+        assert (at_once, threads) == (8, 5)
+    with ThreadPoolExecutor(4) as own, executors.executor(own, None, "1 GB") as place:
+        assert place == (own, 10, 3)
+    with pytest.raises(ValueError, match=r"memory: 11\.0 GB a run, but 10\.0 GB are free"):
+        executors.executor(1, None, "11GB").__enter__()
+
+
+@pytest.mark.slow
+def test_a_failing_run_stops_no_other_and_only_what_failed_runs_again(toy, capsys):
+    command = [str(toy), "-p", "x", "[1, 9, 13]", "-j", "2", "--threads", "1"]
+    assert sweep.main(command) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("2 failed, 1 done\n")
+    assert "x=13: cell 3: ValueError: unlucky number" in out
+    assert "x=9: its process was killed, perhaps for want of memory" in out
+    folder = paths.runs() / "sweeps" / "toy"
+    good, bad = folder / "x=1", folder / "x=13"
+    assert "x is 13" in (bad / "log.txt").read_text()
+    assert "ValueError: unlucky number" in (bad / "log.txt").read_text()
+    assert sorted(path.name for path in good.iterdir()) == [
+        "encoders", "log.txt", "results", "run.yaml", "toy.html", "toy.ipynb",
+    ]  # fmt: skip
+    # Encoders are read from where they were and written apart; threads are set.
+    assert [path.name for path in (good / "encoders").iterdir()] == ["shared.safetensors"]
+    assert (paths.encoders() / "shared.safetensors").read_text() == "original"
+    about = json.loads((good / "results" / "toy.json").read_text())["about"]
+    assert about == {"threads": "1", "read": "original"}
+    assert pd.read_csv(folder / "results.csv").value.tolist() == [0.01]
+
+    before = (good / "run.yaml").read_bytes()
+    (paths.data() / "mended").touch()
+    assert sweep.main([str(toy), "-p", "x", "[1, 13]"]) == 0
+    assert "2 done" in capsys.readouterr().out
+    assert (good / "run.yaml").read_bytes() == before
+    table = pd.read_csv(folder / "results.csv")
+    assert table[["x", "value", "run"]].values.tolist() == [[1, 0.01, "x=1"], [13, 0.13, "x=13"]]
+    assert results.read().value.tolist() == [0.01, 0.13]  # for notebook 07
+    # Another version of the notebook makes both old, and so does another value.
+    assert all(run.is_done for run in sweep.plan(toy, {"x": [1, 13]}))
+    write_notebook(toy, work=WORK + "\n# better")
+    assert not any(run.is_done for run in sweep.plan(toy, {"x": [1, 13]}))
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_finishes_what_a_killed_worker_began(toy):
+    from distributed import Client, LocalCluster
+
+    grid = {"x": [1, 2], "wait": 3.0}
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+        as cluster, Client(cluster) as client, ThreadPoolExecutor(1) as aside,
+    ):  # fmt: skip
+        workers = set(client.run(os.getpid).values())
+        assert len(workers) == 2 and os.getpid() not in workers
+        swept = aside.submit(sweep.sweep, toy, grid, client)
+        folder = paths.runs() / "sweeps" / "toy" / "x=1,wait=3.0"
+        killed = wait_for(lambda: swept.done() or kernel_of(folder))
+        worker = runner.read(folder)["worker"]
+        assert worker in workers
+        os.kill(worker, signal.SIGKILL)
+        table = swept.result(timeout=120)
+    assert table.state.tolist() == ["done"] * 2, table.error.tolist()
+    assert table.threads.tolist() == [max(1, executors.cores() // 2)] * 2
+    assert runner.read(folder)["worker"] != worker
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in killed))
+    found = sweep.collect(folder.parent).sort_values("x")
+    assert found.value.tolist() == [0.01, 0.02]
+    assert not sweep.sweep(toy, grid, on="tcp://nowhere:1").empty  # nothing left to connect for
+
+
+def kernel_of(folder):
+    """The process of a run and its kernel, once both are there."""
+    for process in psutil.process_iter(["cmdline"]):
+        if (process.info["cmdline"] or [])[-1:] == [str(folder)]:
+            children = process.children(recursive=True)
+            return [process.pid, *(child.pid for child in children)] if children else None
+    return None
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited for too long"
+        time.sleep(0.1)
+    return found
