@@ -49,8 +49,16 @@ def oracle(encoder, channels, train, test):
     return mean.reshape(d, -1).T, covariances, smooth
 
 
-@pytest.mark.parametrize("batch", [5, 36])
-def test_means_covariances_and_maps_are_the_oracles(encoder, cells, batch):
+@pytest.mark.parametrize(
+    ("name", "size", "batch"),
+    # 72 pixels: grids of 18, 9 and 5, of which one is no half of the one before.
+    [("efficientnet_lite0", 64, 5), ("efficientnet_lite0", 64, 36), ("resnet18", 72, 7)],
+)
+def test_means_covariances_and_maps_are_the_oracles(name, size, batch, encoder, cells):
+    if name != encoder.name:
+        torch.manual_seed(0)
+        encoder = load_encoder(name)
+    cells = F.interpolate(cells, size, mode="bilinear")
     train, test = cells[:24], cells[24:]
     model = PaDiM(encoder, n_features=20, seed=1, memory=1 << 20)
     maps, scores = model.fit(train.split(batch)).score(test.split(batch))
@@ -59,6 +67,31 @@ def test_means_covariances_and_maps_are_the_oracles(encoder, cells, batch):
     np.testing.assert_allclose(model.covariance(), covariance, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(maps, expected, rtol=1e-3)
     np.testing.assert_allclose(scores, expected.max((1, 2)), rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_maps_are_anomalibs(cells):
+    library = pytest.importorskip("anomalib.models.image.padim.torch_model")
+    torch.manual_seed(0)
+    encoder = load_encoder("resnet18")
+    cells = F.interpolate(cells, 128, mode="bilinear")
+    model = PaDiM(encoder, n_features=30).fit([cells[:24]])
+    peer = library.PadimModel("resnet18", pre_trained=False, n_features=30)
+    # timm's ResNets and torchvision's share their names; here the last stage is left out.
+    extractor = peer.feature_extractor.feature_extractor
+    assert not extractor.load_state_dict(encoder.network.state_dict(), strict=False).missing_keys
+    peer.idx = model.channels
+    images = (cells - encoder.mean) / encoder.std
+    peer.train().feature_extractor.eval()
+    peer(images[:24])
+    peer.fit()
+    with torch.no_grad():
+        theirs = peer.eval()(images[24:]).anomaly_map[:, 0]
+    # Near the edge the maps differ: theirs is mirrored without repeating it.
+    inner = (slice(None), slice(24, -24), slice(24, -24))
+    ours = model.score([cells[24:]])[0]
+    np.testing.assert_allclose(ours[inner], theirs[inner], rtol=1e-3)
 
 
 def test_digits_are_kept_far_from_zero(encoder):
@@ -78,6 +111,27 @@ def test_extending_equals_fitting_all_at_once(encoder, cells):
     whole = PaDiM(encoder, n_features=20).fit([train]).score([test])
     extended = PaDiM(encoder, n_features=20).fit([train[:10]]).extend([train[10:]]).score([test])
     torch.testing.assert_close(whole, extended, rtol=1e-3, atol=1e-3)
+
+
+def test_stopped_half_way_it_holds_what_it_learned(encoder, cells):
+    def batches():
+        yield cells[:8]
+        yield cells[8:12]
+        raise KeyboardInterrupt
+
+    model = PaDiM(encoder, n_features=20, memory=1 << 16)  # an update every few images
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(batches())
+    assert 2 <= model.count <= 12
+    same = PaDiM(encoder, n_features=20).fit([cells[: model.count]])
+    torch.testing.assert_close(
+        model.score([cells[24:]]), same.score([cells[24:]]), rtol=1e-3, atol=1e-3
+    )
+    model.extend([cells[model.count : 24]])
+    whole = PaDiM(encoder, n_features=20).fit([cells[:24]])
+    torch.testing.assert_close(
+        model.score([cells[24:]]), whole.score([cells[24:]]), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_few_images_are_regularised_and_one_is_refused(encoder, cells):
@@ -102,6 +156,21 @@ def test_a_saved_model_scores_the_same_and_goes_on_learning(encoder, cells, tmp_
         PaDiM.load(other)
     with pytest.raises(FileNotFoundError, match=r"no model at .*nowhere"):
         PaDiM.load(tmp_path / "nowhere")
+
+
+def test_ones_own_weights_come_back_with_the_model(encoder, cells, tmp_path):
+    own = load_encoder(encoder.name)  # any other weights
+    path = save_encoder(own, tmp_path / "own.safetensors", {"method": "simsiam_spd", "epochs": 3})
+    model = PaDiM(load_encoder(encoder.name, path), n_features=20).fit([cells[:12]])
+    again = PaDiM.load(model.save(tmp_path / "padim.safetensors"))
+    assert again.encoder.provenance["method"] == "simsiam_spd"
+    assert again.count == 12 and torch.equal(again.channels, model.channels)
+    torch.testing.assert_close(again.covariance(), model.covariance())
+    assert torch.equal(again.score([cells[24:]])[1], model.score([cells[24:]])[1])
+    assert not torch.allclose(
+        model.score([cells[24:]])[1],
+        PaDiM(encoder, n_features=20).fit([cells[:12]]).score([cells[24:]])[1],
+    )
 
 
 def test_channels_follow_the_seed(encoder):
@@ -132,10 +201,22 @@ def test_bad_input_is_named(encoder, cells):
         PaDiM(encoder, n_features=500)
     with pytest.raises(ValueError, match="call fit first"):
         PaDiM(encoder).score([cells])
+    with pytest.raises(ValueError, match=r"RGB floats in \[0, 1\] are needed, not uint8"):
+        PaDiM(encoder).fit([(255 * cells).byte()])
+    with pytest.raises(ValueError, match=r"each is \(B, 3, H, W\) .* not \(3, 64, 64\)"):
+        PaDiM(encoder).fit([cells[0]])
     with pytest.raises(ValueError, match=r"images of \(32, 32\), fitted \(64, 64\)"):
         PaDiM(encoder).fit([cells[:4]]).score([cells[:2, :, :32, :32]])
     with pytest.raises(ValueError, match=r"images of \(32, 32\), fitted \(64, 64\)"):
         PaDiM(encoder).fit([cells[:4], cells[:2, :, :32, :32]])
+
+
+def test_too_little_memory_is_said_before_work(encoder, cells, monkeypatch):
+    monkeypatch.setattr("spdlib.padim.free_memory", lambda device: 10_000_000)
+    # 16 x 16 positions of 100 x 100 floats.
+    with pytest.raises(MemoryError, match=r"256 positions and 100 features take 0\.0 GB"):
+        PaDiM(encoder).fit([cells[:4]])
+    PaDiM(encoder, n_features=50).fit([cells[:4]])
 
 
 @pytest.mark.slow
