@@ -13,7 +13,7 @@ What to draw and how to apply it are two steps, so that a draw can be shown, kep
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -65,6 +65,23 @@ class Draw:
 
     def __len__(self) -> int:
         return len(self.height)
+
+    def __getitem__(self, chosen: slice | list[int] | Tensor) -> "Draw":
+        """The draws of some of the images."""
+        tensors = (f.name for f in fields(self) if f.name != "size")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in tensors})
+
+    def centred_on(self, other: "Draw") -> "Draw":
+        """This draw with its patches cut and pasted about the centres of another's.
+
+        Patches that would stick out of the image are moved in. With a generator of the same
+        seed for both draws, this shows what a range of areas or aspects does, all else kept.
+        """
+        extent, others = (torch.stack([d.height, d.width], 1) for d in (self, other))
+        shift, last = (others - extent) // 2, torch.tensor(self.size) - extent
+        places = (corner + shift for corner in (other.source, other.target))
+        source, target = (place.clamp_min(0).minimum(last) for place in places)
+        return replace(self, source=source, target=target)
 
     @property
     def source_boxes(self) -> Tensor:
@@ -222,10 +239,9 @@ class SmoothBlend(v2.Transform):
                 f"{len(draw)} of {draw.size}"
             )
         out = batch if inplace else batch.clone()
-        if batch.device.type == "cpu":
-            self._blend_windows(out, batch, draw)
-        else:
-            self._blend_whole(out, batch, draw)
+        if len(draw):
+            on_cpu = batch.device.type == "cpu"
+            (self._blend_windows if on_cpu else self._blend_whole)(out, batch, draw)
         result = out if images.ndim == 4 else out[0]
         return tv_tensors.wrap(result, like=images)
 
@@ -291,7 +307,7 @@ class SmoothBlend(v2.Transform):
 
     def _patches(self, batch: Tensor, draw: Draw) -> Tensor:
         """The cut patches, jittered, padded to one size; in the range of the batch."""
-        dtype = batch.dtype if batch.is_floating_point() else torch.float32
+        dtype = torch.promote_types(batch.dtype, torch.float32)  # half precision is too coarse
         limits = torch.tensor(draw.size) - 1
         rows, columns = (
             (draw.source[:, k, None] + torch.arange(int(extent.max()))).clamp_max(limits[k])
