@@ -222,8 +222,8 @@ class SpdCosine(nn.Module):
             anchor = anchor.detach()
         return {
             "spd": full(spd_loss, anchor, positive, negative),
-            "cos_positive": F.cosine_similarity(anchor, positive).mean().detach(),
-            "cos_negative": F.cosine_similarity(anchor, negative).mean().detach(),
+            "cos_positive": full(F.cosine_similarity, anchor, positive).mean().detach(),
+            "cos_negative": full(F.cosine_similarity, anchor, negative).mean().detach(),
         }
 
 
