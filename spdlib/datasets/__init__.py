@@ -4,7 +4,25 @@ A table is a ``pandas.DataFrame`` with the columns of :data:`~spdlib.datasets.sa
 one row a sample. A protocol is a function from table to table.
 """
 
-from spdlib.datasets.elpv import elpv
+from spdlib.datasets.check import check, problems
+from spdlib.datasets.elpv import elpv, elpv_painted
+from spdlib.datasets.folder import folder
+from spdlib.datasets.mvtec import mvtec
+from spdlib.datasets.registry import load
 from spdlib.datasets.samples import COLUMNS, SampleImages, loader
+from spdlib.datasets.visa import download_visa, visa
 
-__all__ = ["COLUMNS", "SampleImages", "elpv", "loader"]
+__all__ = [
+    "COLUMNS",
+    "SampleImages",
+    "check",
+    "download_visa",
+    "elpv",
+    "elpv_painted",
+    "folder",
+    "load",
+    "loader",
+    "mvtec",
+    "problems",
+    "visa",
+]

@@ -11,6 +11,7 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
+from spdlib.datasets.defects import paint
 from spdlib.datasets.samples import COLUMNS
 
 CATEGORIES = ("mono", "poly")
@@ -77,3 +78,34 @@ def elpv(
 
     kept = table.category.isin(wanted) & (doubtful | thirds.isin([0, 3]))
     return table[kept].reset_index(drop=True)
+
+
+def elpv_painted(
+    categories: str | Sequence[str] = CATEGORIES, test_fraction: float = 0.3, seed: int = 0
+) -> pd.DataFrame:
+    """ELPV's normal cells, with synthetic defects painted on half of those held out.
+
+    The other half are the normal test samples. For segmentation, which ELPV has no masks for;
+    real defective cells are not in it. The images are made once, below ``data/painted``.
+
+    Args:
+        categories: As for :func:`elpv`.
+        test_fraction: As for :func:`elpv`.
+        seed: Of the split, of the halves and of the defects.
+
+    Returns:
+        A table of samples; every anomaly has a mask and a ``defect`` that begins with "painted".
+
+    Raises:
+        ValueError: As for :func:`elpv`.
+    """
+    table = elpv(categories, test_fraction, seed=seed)
+    parts = []
+    for category, rows in table[table.label == 0].groupby("category"):
+        test = np.flatnonzero(rows.split == "test")
+        # Cells lie in the order of the modules they were cut from: halves are drawn at random.
+        number = CATEGORIES.index(category)
+        drawn = np.random.default_rng([seed, number, 1]).permutation(test)[: len(test) // 2]
+        clean = np.delete(np.arange(len(rows)), drawn)
+        parts += [rows.iloc[clean], paint(rows.iloc[np.sort(drawn)], seed=seed)]
+    return pd.concat(parts, ignore_index=True)

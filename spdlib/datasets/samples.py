@@ -14,9 +14,10 @@ import pandas as pd
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+COVERED = 0.3  # with 0.5, one in three slanting lines breaks up; with 0, patches grow by 4 %
+COLOURED = ("RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB")
 COLUMNS = ("path", "mask_path", "label", "category", "defect", "split")
 
 
@@ -24,7 +25,8 @@ class SampleImages(Dataset):
     """Reads the images and masks of a table of samples.
 
     Images and masks are resized to a square and centre-cropped together, as PaDiM does
-    (Defard et al., 2021: 256, then 224).
+    (Defard et al., 2021: 256, then 224). Masks stay sharp and keep their thin parts, see
+    :func:`resize_mask`.
 
     Args:
         table: A table of samples.
@@ -56,19 +58,15 @@ class SampleImages(Dataset):
         row = self.table.iloc[index]
         mask = torch.zeros(self.size, self.size, dtype=torch.bool)
         if row.label and isinstance(row.mask_path, str | Path):
-            pixels = read_image(row.mask_path, "L")
-            mask = self._fit((pixels > 0).float(), InterpolationMode.NEAREST_EXACT)[0] > 0
-        image = self._fit(read_image(row.path), InterpolationMode.BILINEAR)
+            mask = resize_mask(read_mask(row.mask_path), self.resize)
+            mask = F.center_crop(mask, [self.size, self.size])
+        image = F.resize(read_image(row.path), [self.resize, self.resize], antialias=True)
         return {
-            "image": image.float() / 255,
+            "image": F.center_crop(image, [self.size, self.size]).float() / 255,
             "mask": mask,
             "label": int(row.label),
             "index": index,
         }
-
-    def _fit(self, image: torch.Tensor, interpolation: InterpolationMode) -> torch.Tensor:
-        image = F.resize(image, [self.resize, self.resize], interpolation, antialias=True)
-        return F.center_crop(image, [self.size, self.size])
 
 
 def loader(
@@ -90,6 +88,48 @@ def read_image(path: str | Path, mode: str = "RGB") -> torch.Tensor:
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{path}: the image does not decode ({error})") from None
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+
+
+def read_mask(path: str | Path) -> torch.Tensor:
+    """A mask file as bool (H, W): True where it is not zero, whatever the class or colour.
+
+    Transparency is not looked at. JPEG does not keep zeros, there the upper half is True.
+
+    Raises:
+        ValueError: It is missing or does not decode; the message names the file.
+    """
+    try:
+        with Image.open(path) as image:
+            lossy = image.format == "JPEG"
+            # A palette's entries are class ids; what colour they have does not matter.
+            kept = (
+                image if image.mode in ("P", "L", "1", "I", "I;16", "F") else image.convert("RGB")
+            )
+            pixels = np.array(kept)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"{path}: the mask does not decode ({error})") from None
+    marked = pixels > (127 if lossy else 0)
+    return torch.from_numpy(marked.reshape(*marked.shape[:2], -1).any(2))
+
+
+def resize_mask(mask: torch.Tensor, size: int) -> torch.Tensor:
+    """A bool mask (H, W) resized to a square; thin parts stay, and nothing is smeared.
+
+    A pixel is set by the share of it that is covered, by area: it must be 30 % of that of the
+    pixel around it that is covered most. At the edge of a patch 30 % of the pixel must be
+    covered, which lets patches grow by less than a quarter of a pixel; a crack that is finer
+    than the new pixels keeps its length, one to two pixels wide, where nearest-neighbour
+    sampling leaves dots or nothing.
+
+    >>> line = torch.zeros(1000, 1000, dtype=torch.bool)
+    >>> line[:, 501] = True
+    >>> resize_mask(line, 100).sum().item()
+    100
+    """
+    exact = Image.fromarray(mask.numpy().astype(np.float32))
+    covered = torch.from_numpy(np.array(exact.resize((size, size), Image.Resampling.BOX)))
+    around = torch.nn.functional.max_pool2d(covered[None], 3, stride=1, padding=1)[0]
+    return (covered > 0) & (covered >= COVERED * around)
 
 
 def make_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

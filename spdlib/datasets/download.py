@@ -1,0 +1,128 @@
+"""Fetching a large file so that nothing is fetched twice.
+
+A download that breaks goes on where it stopped, now or at the next call. What arrives is used
+only if its SHA-256 is the expected one.
+"""
+
+import hashlib
+import http.client
+import shutil
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from spdlib.progress import Bar
+
+CHUNK = 1 << 20
+
+
+def fetch(url: str, path: str | Path, sha256: str, attempts: int = 5, wait: float = 1.0) -> Path:
+    """Downloads a file, unless it is there already.
+
+    Until it is whole and checked it lies beside, under a name that ends in ``.part``.
+
+    Args:
+        url: Where it is, http or https.
+        path: Where it goes.
+        sha256: Hexadecimal digest that it must have.
+        attempts: How often in a row a connection may break with nothing received.
+        wait: Seconds before the second attempt; doubled before each further one.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ConnectionError: It cannot be reached; what has arrived is kept for the next call.
+        ValueError: It has another digest; what has arrived is removed.
+        OSError: The disk has not enough room.
+    """
+    if not url.lower().startswith(("http://", "https://")):
+        raise ValueError(f"url: {url} is not an http or https address")
+    path = Path(path)
+    if path.exists():
+        _check(path, sha256, "is there already, but")
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    failed = 0
+    while True:
+        before = _size(part)
+        try:
+            if _receive(url, part, path.name):
+                break
+            reason = "the connection broke off"
+        except urllib.error.HTTPError as error:
+            if error.code < 500 and error.code not in (408, 429):
+                raise ConnectionError(f"{url}: {error}") from None
+            reason = str(error)
+        except (http.client.HTTPException, urllib.error.URLError, ConnectionError) as error:
+            reason = str(error)
+        except TimeoutError:
+            reason = "no answer in time"
+        failed = 0 if _size(part) > before else failed + 1
+        if failed >= attempts:
+            raise ConnectionError(
+                f"{url}: {reason}. {_size(part):,} bytes are kept; call again to go on from there"
+            )
+        time.sleep(wait * 2 ** max(0, failed - 1))
+    try:
+        _check(part, sha256, "was received, but")
+    except ValueError:
+        part.unlink()
+        raise
+    return part.replace(path)
+
+
+def _receive(url: str, part: Path, name: str) -> bool:
+    """Appends what is missing of a file; whether it is whole now."""
+    start = _size(part)
+    headers = {"User-Agent": "spdlib", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        # Nothing lies beyond: it is whole, or not the file that was begun. The digest tells.
+        if error.headers.get("Content-Range", "").endswith(f"/{start}"):
+            return True
+        part.unlink()
+        return False
+    with response:
+        resumed = response.status == 206
+        if resumed and not response.headers["Content-Range"].startswith(f"bytes {start}-"):
+            raise ConnectionError(f"asked for bytes from {start}, got another range")
+        start = start if resumed else 0
+        length = response.headers["Content-Length"]
+        total = start + int(length) if length else None
+        need_room(part.parent, (total or 0) - start)
+        with (
+            open(part, "ab" if resumed else "wb") as file,
+            Bar(round((total or 0) / 1e6), name, "MB") as bar,
+        ):
+            bar.update(round(start / 1e6))
+            while block := response.read(CHUNK):
+                file.write(block)
+                start += len(block)
+                bar.update(round(start / 1e6) - bar.count)
+    return total is None or start == total
+
+
+def _check(path: Path, sha256: str, what: str) -> None:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256.lower():
+        raise ValueError(f"{path.name} {what} its SHA-256 is {digest}, not {sha256}")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def need_room(folder: Path, size: int) -> None:
+    """Raises OSError where a disk has less than ``size`` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise OSError(f"{folder}: {size / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
