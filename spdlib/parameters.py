@@ -45,8 +45,8 @@ class AurocVsAupr(Parameters):
 
     category: Literal["mono", "poly"]
     encoder: EncoderName
-    train_images: Annotated[int, Field(ge=2)]
-    test_images: Annotated[int, Field(ge=2)]
+    train_images: Annotated[int, Field(ge=2, le=412)]  # normal cells of mono to train on
+    test_images: Annotated[int, Field(ge=4, le=88)]  # half of the held-out normal cells of mono
     size: ImageSize
     repeats: Count
 

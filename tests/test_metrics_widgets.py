@@ -52,7 +52,7 @@ def test_toy_figure_holds_the_closed_forms(setting, expected):
 
 
 def test_threshold_explorer_moves_images():
-    table = elpv("poly").query("split == 'test'").iloc[::10].reset_index(drop=True)
+    table = elpv("poly").query("split == 'test'").iloc[::10]  # with an index of its own
     scores = np.random.default_rng(0).gamma(9, 1.5, len(table)) + 4 * table.label
     box = explorers.threshold_explorer(table.label, scores, table.path)
     assert errors(box) == []

@@ -18,7 +18,7 @@ TINY = {
     "01_smoothblend": {},
     "02_spd_pretraining": {},
     "03_padim_evaluation": {},
-    "04_auroc_vs_aupr": {},
+    "04_auroc_vs_aupr": {"train_images": 30, "test_images": 12, "size": 96, "repeats": 20},
     "05_gradcam_attention": {},
 }
 READS_ENCODERS = ("03_padim_evaluation", "05_gradcam_attention")

@@ -16,7 +16,8 @@ from spdlib.plots import style
 Detectors = Mapping[str, tuple[ArrayLike, ArrayLike]]
 
 COLOURS = {
-    "model A": style.ORANGE, "model B": style.SKY, "images": style.GREEN, "pixels": style.PURPLE,
+    "model A": style.ORANGE, "model B": style.SKY,
+    "images, real": style.GREEN, "images, painted": style.BLUE, "pixels, painted": style.VERMILION,
 }  # fmt: skip
 PERCENT = PercentFormatter(1, symbol=" %")
 SHOWN = 8  # images beside a threshold
@@ -25,27 +26,26 @@ SHOWN = 8  # images beside a threshold
 def curves(detectors: Detectors) -> Figure:
     """ROC and precision-recall curves side by side, as in Figs 9 and 10 of Zou et al.
 
-    The dot is the operating point of the best F1; the dotted lines are a detector that guesses.
+    The dot is the operating point of the best F1; the dotted lines are detectors that guess.
     """
-    fig, (roc, pr) = style.figure(1, 2, height=4.0)
-    roc.plot([0, 1], [0, 1], ":", color=style.GREY, label=f"guessing: {_percent(0.5)}")
+    fig, (roc, pr) = style.figure(1, 2, height=4.0 + 0.2 * len(detectors))
+    roc.plot([0, 1], [0, 1], ":", color=style.GREY)
     for name, (labels, scores) in detectors.items():
         found, colour = metrics.evaluate(labels, scores), COLOURS.get(name, style.BLACK)
-        for ax, curve, area in (
-            (roc, metrics.roc_curve(labels, scores), found.auroc),
-            (pr, metrics.pr_curve(labels, scores), found.aupr),
+        by_lines = f"{name}: AU-PR {_percent(found.aupr)}, best F1 {_percent(found.max_f1)}"
+        for ax, curve, label in (
+            (roc, metrics.roc_curve(labels, scores), f"{name}: AU-ROC {_percent(found.auroc)}"),
+            (pr, metrics.pr_curve(labels, scores), by_lines),
         ):
-            label = f"{name}: {_percent(area)}"
             ax.plot(curve.x, curve.y, color=colour, linewidth=2, label=label, clip_on=False)
-        guess = f"guessing: {_percent(found.prevalence)}"
-        pr.axhline(found.prevalence, color=colour, linestyle=":", linewidth=1.5, label=guess)
+        pr.axhline(found.prevalence, color=colour, linestyle=":", linewidth=1.5)
         counts = metrics.confusion(labels, scores, found.threshold)
         _dot(roc, counts.false_positives / found.negatives, found.recall, colour)
-        _dot(pr, found.recall, found.precision, colour, f"best F1: {_percent(found.max_f1)}")
+        _dot(pr, found.recall, found.precision, colour)
     _unit_square(roc, "false positive rate", "recall (true positive rate)")
     _unit_square(pr, "recall", "precision")
-    roc.legend(title="AU-ROC", title_fontsize=9.5, loc="lower right")
-    pr.legend(title="AU-PR (linear)", title_fontsize=9.5, loc="center")
+    for ax in (roc, pr):
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17))
     return fig
 
 

@@ -75,6 +75,7 @@ def threshold_explorer(
         paths: The image files, in the same order.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    paths = list(paths)  # a column of a table counts by its own index
 
     @lru_cache(maxsize=256)
     def thumbnail(i: int) -> NDArray[np.uint8]:
