@@ -28,6 +28,7 @@ COLUMNS = {
     "downstream_model": "PaDiM, binary classifier or U-Net, as in the paper",
     "encoder": "architecture, e.g. efficientnet_lite0",
     "method": "pretraining: imagenet, simsiam, simsiam_spd, supervised_spd ...",
+    "setting": "what else a sweep varied, e.g. n_features=50; none elsewhere",
     "seed": "of the run",
     "draw": "number of the few-shot draw; none elsewhere",
     "metric": "AU-PR (linear), AU-ROC, AP (average precision, steps) or max F1",
@@ -37,7 +38,7 @@ COLUMNS = {
 }
 
 METRICS = {"aupr": "AU-PR", "auroc": "AU-ROC", "average_precision": "AP", "max_f1": "max F1"}
-OPTIONAL = ("draw", "low", "high")
+OPTIONAL = ("setting", "draw", "low", "high")
 
 
 def rows(

@@ -125,7 +125,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
 
     Returns:
         The rows, with the column ``run`` and a column for each parameter that differs between
-        runs and has no column yet.
+        runs and has no column yet; these together are the ``setting``.
 
     Raises:
         ValueError: A run's file of results cannot be read; names it.
@@ -138,20 +138,23 @@ def collect(folder: str | Path) -> pd.DataFrame:
         table.to_csv(temporary, index=False)
     done = table[table.state == "done"]
     done = done[done.code == done.sort_values("started").code.iloc[-1]] if len(done) else done
-    parameters = table.columns[1 : table.columns.get_loc("state")]
-    parts = []
-    for _, run in done.iterrows():
-        rows = results.read(folder / run.run / "results").drop(columns="run")
-        new = {
-            name: str(run[name]) if isinstance(run[name], list) else run[name]
-            for name in parameters
-            if name not in rows.columns and done[name].astype(str).nunique() > 1
-        }
-        parts.append(rows.assign(**new, run=run.run))
-    parts = [part for part in parts if len(part)]
+    parts = {run: results.read(folder / run / "results").drop(columns="run") for run in done.run}
+    parts = {run: rows for run, rows in parts.items() if len(rows)}
     if not parts:
         return pd.DataFrame(columns=[*results.COLUMNS, "run"])
-    found = pd.concat(parts, ignore_index=True)
+    given = {run: runner.read(folder / run)["parameters"] for run in parts}
+    varied = [
+        name
+        for name in table.columns[1 : table.columns.get_loc("state")]
+        if len({repr(values.get(name)) for values in given.values()}) > 1
+        and not all(_is_told(name, given[run].get(name), rows) for run, rows in parts.items())
+    ]
+    for run, rows in parts.items():
+        new = {name: given[run][name] for name in varied if name in given[run]}
+        columns = {name: str(v) if isinstance(v, list) else v for name, v in new.items()}
+        setting = grids.name(new, order=varied) if new else None
+        parts[run] = rows.assign(**columns, setting=setting, run=run)
+    found = pd.concat(parts.values(), ignore_index=True)
     with paths.replacing(folder / "results.csv") as temporary:
         found.to_csv(temporary, index=False)
     about = {"sweep": paths.show(folder.absolute()), "runs": len(done)}
@@ -204,6 +207,16 @@ def _outcome(future: Future, run: Run) -> dict[str, Any]:
         record["error"] = f"{type(error).__name__}: {error}"
         runner.write(run.folder, record)
         return record
+
+
+def _is_told(name: str, value: Any, rows: pd.DataFrame) -> bool:
+    """Whether rows of results tell a parameter's value already: by its name, or as a word."""
+    if name in rows.columns:
+        return True
+    words = set(value) if isinstance(value, list) else {value}
+    columns = [column for column in results.COLUMNS if column in rows.columns]
+    is_words = all(isinstance(word, str) for word in words)
+    return is_words and any(set(rows[column].unique()) == words for column in columns)
 
 
 def _notebook(name: str) -> Path:

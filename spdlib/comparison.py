@@ -1,0 +1,191 @@
+"""One's own results in the layout of the paper's tables, and what may be compared with them.
+
+Values are percentages, as in the paper. The unit of repetition is the run (its seed) or, in
+few-shot protocols, the draw: intervals are over those, and gains are differences within them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from spdlib import encoders, paths
+
+CELL = ["dataset", "category", "protocol", "task", "downstream_model", "encoder", "setting"]
+REPEAT = ["seed", "draw"]
+
+# What a method with SPD is compared with: the first of these that was measured.
+BASELINES = {"supervised_spd": ("supervised", "imagenet")}
+# Where the paper's tables come from (section 5 and appendix D).
+PAPER = {"dataset": "visa", "encoder": "resnet50", "pretraining": "ImageNet"}
+IMAGENET_IMAGES = 1_281_167
+
+
+def prepare(rows: pd.DataFrame) -> pd.DataFrame:
+    """Results in percent, one value for each repetition.
+
+    A value that several files hold, because it was measured again, enters once, as their mean;
+    ``files`` says how many there were.
+
+    Args:
+        rows: As :func:`spdlib.results.read` returns them.
+    """
+    found = rows.reindex(columns=[*CELL, *REPEAT, "method", "metric", "value", "low", "high"])
+    found[["value", "low", "high"]] = 100 * found[["value", "low", "high"]].astype(float)
+    found = found.fillna({"setting": "", "draw": -1})
+    keys = [*CELL, *REPEAT, "method", "metric"]
+    means = found.groupby(keys, sort=False, dropna=False)
+    return means.agg(
+        value=("value", "mean"), low=("low", "mean"), high=("high", "mean"), files=("value", "size")
+    ).reset_index()
+
+
+def summary(prepared: pd.DataFrame) -> pd.DataFrame:
+    """Mean and 95 % interval of each cell of the tables.
+
+    Args:
+        prepared: As :func:`prepare` returns it.
+
+    Returns:
+        Columns ``dataset`` ... ``setting``, ``method``, ``metric``, ``value``, ``std``, ``n``
+        (repetitions), ``low``, ``high`` and ``text``. With two repetitions or more the interval
+        is Student's, over them; with one it is the bootstrap's over images, if the run made one.
+    """
+    keys = [*CELL, "method", "metric"]
+    found = prepared.groupby(keys, sort=False, dropna=False).agg(
+        value=("value", "mean"), std=("value", "std"), n=("value", "size"),
+        low=("low", "mean"), high=("high", "mean"),
+    ).reset_index()  # fmt: skip
+    half = _half_width(found["std"], found.n)
+    repeated = found.n > 1
+    found.loc[repeated, "low"] = found.value - half
+    found.loc[repeated, "high"] = found.value + half
+    text = found.value.map("{:.1f}".format)
+    spread = [f" ± {h:.1f}" if n > 1 else "" for h, n in zip(half, found.n, strict=True)]
+    return found.assign(text=text + spread)
+
+
+def gains(prepared: pd.DataFrame) -> pd.DataFrame:
+    """What + SPD adds to its baseline, paired by seed and draw.
+
+    Returns:
+        Columns ``dataset`` ... ``setting``, ``metric``, ``baseline``, ``method``, ``gain`` in
+        percentage points, ``n`` (pairs), ``low``, ``high`` (Student's 95 %, from two pairs on),
+        and ``up``, ``down`` (pairs with a gain above and below 0).
+    """
+    keys = [*CELL, *REPEAT, "metric"]
+    parts = []
+    for method in sorted(m for m in prepared.method.unique() if m.endswith("_spd")):
+        baseline = _baseline(method, prepared)
+        if baseline is None:
+            continue
+        one, two = (prepared[prepared.method == m][[*keys, "value"]] for m in (baseline, method))
+        pairs = one.merge(two, on=keys, suffixes=("_without", "_with"))
+        pairs["gain"] = pairs.value_with - pairs.value_without
+        parts.append(pairs.assign(baseline=baseline, method=method))
+    columns = [*CELL, "metric", "baseline", "method", "gain", "n", "up", "down", "low", "high"]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    pairs = pd.concat(parts, ignore_index=True)
+    pairs = pairs.assign(up=pairs.gain > 0, down=pairs.gain < 0)
+    grouped = pairs.groupby([*CELL, "metric", "baseline", "method"], sort=False, dropna=False)
+    found = grouped.agg(
+        std=("gain", "std"), n=("gain", "size"), up=("up", "sum"), down=("down", "sum"),
+        gain=("gain", "mean"),
+    ).reset_index()  # fmt: skip
+    half = _half_width(found["std"], found.n)
+    return found.assign(low=found.gain - half, high=found.gain + half)[columns]
+
+
+def comparable(
+    prepared: pd.DataFrame, about: Mapping[str, Mapping[str, Any]] | None = None
+) -> pd.DataFrame:
+    """For each data set, network and method: what differs from the paper's tables.
+
+    Args:
+        prepared: As :func:`prepare` returns it.
+        about: Provenance of encoders by method; by default as the files in ``runs/encoders``
+            tell.
+
+    Returns:
+        Columns ``data set``, ``network``, ``method``, ``pretraining data``, ``differs in`` and
+        ``to be compared with the paper``.
+    """
+    about = provenance(prepared.method.unique()) if about is None else about
+    rows = []
+    combinations = prepared[["dataset", "encoder", "method"]].drop_duplicates()
+    for dataset, network, method in combinations.itertuples(index=False):
+        data, same_data = pretraining_data(method, about.get(method))
+        same = {
+            "data set": dataset == PAPER["dataset"],
+            "network": network == PAPER["encoder"],
+            "pretraining data": same_data,
+            "method": method.removesuffix("_spd") in ("simsiam", "supervised", "imagenet"),
+        }
+        differs = [name for name, is_same in same.items() if not is_same]
+        rows.append(
+            {
+                "data set": dataset, "network": network, "method": method,
+                "pretraining data": data, "differs in": ", ".join(differs) or "nothing",
+                "to be compared with the paper": _verdict(differs),
+            }
+        )  # fmt: skip
+    columns = ["data set", "network", "method", "pretraining data", "differs in"]
+    return pd.DataFrame(rows, columns=[*columns, "to be compared with the paper"])
+
+
+def provenance(methods: Any) -> dict[str, dict[str, Any]]:
+    """What the weight files in ``runs/encoders`` say about how they were made, by method."""
+    files = {method: paths.encoders() / f"{method}.safetensors" for method in methods}
+    return {m: encoders.read_provenance(file) for m, file in files.items() if file.is_file()}
+
+
+def pretraining_data(method: str, about: Mapping[str, Any] | None) -> tuple[str, bool]:
+    """What an encoder was pretrained on, in words, and whether it is what the paper's was.
+
+    >>> pretraining_data("simsiam", {"data": "elpv", "images": 1485, "weights": "imagenet"})
+    ('elpv (1,485 images), from ImageNet weights', False)
+    """
+    if method == "imagenet":
+        return "ImageNet, with labels", True
+    if method == "random":
+        return "none", False
+    if about is None:
+        return "unknown: its weight file is not in runs/encoders", False
+    images = int(about.get("images", 0))
+    started = about.get("started_from", about.get("weights"))
+    started = started.get("weights") if isinstance(started, Mapping) else started
+    words = f"{about.get('data', 'unknown')} ({images:,} images)"
+    if started == "imagenet":
+        words += ", from ImageNet weights"
+    return words, images == IMAGENET_IMAGES and started != "imagenet"
+
+
+def tables(prepared: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The results as tables, one for each protocol, task and network, by a name to show."""
+    keys = ["protocol", "task", "downstream_model", "encoder"]
+    return {
+        f"{protocol} {task}, {model} on {encoder}": rows
+        for (protocol, task, model, encoder), rows in prepared.groupby(keys, sort=False)
+    }
+
+
+def _half_width(std: pd.Series, n: pd.Series) -> pd.Series:
+    """Half a 95 % interval of a mean, Student's; NaN for a single value."""
+    return std * stats.t.ppf(0.975, np.maximum(n - 1, 1)) / np.sqrt(n)
+
+
+def _baseline(method: str, prepared: pd.DataFrame) -> str | None:
+    measured = set(prepared.method)
+    names = BASELINES.get(method, (method.removesuffix("_spd"),))
+    return next((name for name in names if name in measured), None)
+
+
+def _verdict(differs: list[str]) -> str:
+    if not differs:
+        return "values and gains"
+    if differs == ["pretraining data"]:
+        return "gains; values with care"
+    return "signs of gains only" if "method" not in differs else "nothing directly"

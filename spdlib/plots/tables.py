@@ -1,0 +1,117 @@
+"""The paper's tables and one's own, to read on a page.
+
+Styled tables carry their marks in the text (bold, ▲ ▼, ? and *), so that they say the same
+where colours are not shown; grounds are translucent, for light and dark pages.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from spdlib import paper
+
+UP, DOWN = "0, 114, 178", "213, 94, 0"  # Okabe and Ito's blue and vermilion
+FULL = 10.0  # percentage points of gain that are coloured at full strength
+WEAKEST, STRONGEST = 0.08, 0.45  # opacity
+
+Names = Mapping[str, str]
+
+
+def styled(number: int) -> Styler:
+    """A table of the paper as it is printed, with the best of each row and metric in bold and
+    what + SPD adds to its baseline as ▲ or ▼ on a coloured ground."""
+    values, text = paper.table(number), paper.table(number, "text")
+    values, text = (frame.rename(columns=spaced, level=0) for frame in (values, text))
+    pairs = {spaced(f"{b}+SPD"): spaced(b) for b in ("SimSiam", "Supervised")}
+    first = paper.tidy(number).iloc[0]
+    caption = f"Table {number}. {first.protocol} anomaly {first.task} ({first.downstream_model})"
+    return style_table(values, text, pairs, f"{caption}, VisA, %", f"paper{number}")
+
+
+def style_table(
+    values: pd.DataFrame,
+    text: pd.DataFrame,
+    pairs: Names,
+    caption: str,
+    uuid: str,
+    bold: bool = True,
+) -> Styler:
+    """A table of methods and metrics with the best in bold and gains coloured.
+
+    Args:
+        values: Numbers; columns are (method, metric), NaN where nothing was measured.
+        text: What stands in the cells, of the same shape.
+        pairs: Method with SPD to its baseline.
+        caption: Above the table.
+        uuid: Of its HTML, so that the same table is always the same HTML.
+        bold: Whether the best method of each row and metric is bold.
+    """
+    best = values.T.groupby(level=1).transform("max").T.eq(values) & bold
+    if values.columns.get_level_values(0).nunique() < 2:
+        best = best & False
+    gains = pd.DataFrame(np.nan, index=values.index, columns=values.columns)
+    for method, baseline in pairs.items():
+        if {method, baseline} <= set(values.columns.get_level_values(0)):
+            for metric in values[method].columns.intersection(values[baseline].columns):
+                difference = values[method, metric] - values[baseline, metric]
+                gains[method, metric] = difference.round(2)
+    arrows = np.select([gains > 0, gains < 0], [" ▲", " ▼"], "")
+    cells = text.fillna("–") + arrows
+    cells = cells.where(~best, "<b>" + cells + "</b>")
+    styler = _captioned(cells, caption, uuid).apply(lambda _: gains.map(_ground), axis=None)
+    if values.index[-1][-1] == "Mean":
+        line = "border-top: 1px solid rgba(127, 127, 127, 0.8)"
+        styler.apply(lambda _: _last_row(cells, line), axis=None)
+    return styler
+
+
+def gain_counts(counts: pd.DataFrame) -> Styler:
+    """Mean gains and their signs, as :func:`spdlib.paper.sign_counts` gives them."""
+    names = {1: "▲", -1: "▼", 0: ""}
+    arrows = np.select([counts["mean"].round(1) > 0, counts["mean"].round(1) < 0], [" ▲", " ▼"], "")
+    cell = [
+        f"{row.mean:+.1f}{arrow} ({row.up}/{row.down}){' ?' if row.suspect else ''}"
+        for row, arrow in zip(counts.itertuples(), arrows, strict=True)
+    ]
+    rows = counts.assign(cell=cell, baseline=counts.baseline.map("{} + SPD".format))
+    keys = {"index": ["table", "protocol", "task"], "columns": ["baseline", "metric"]}
+    cells, values = (paper.layout(rows, **keys, show=show) for show in ("cell", "mean"))
+    caption = "Mean gain of + SPD over twelve subsets, percentage points (subsets up/down)"
+    styler = _captioned(cells, caption, "gains")
+    return styler.apply(lambda _: values.map(_ground), axis=None)
+
+
+def plain(table: pd.DataFrame, caption: str, uuid: str) -> Styler:
+    """Any table in the same dress."""
+    return _captioned(table, caption, uuid)
+
+
+def spaced(name: str) -> str:
+    return name.replace("+", " + ")
+
+
+def _captioned(cells: pd.DataFrame, caption: str, uuid: str) -> Styler:
+    dress = [
+        {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold"},
+        {"selector": "th", "props": "text-align: left; vertical-align: top; font-weight: normal"},
+        {"selector": "td", "props": "text-align: right; padding: 0.15em 0.7em"},
+        {"selector": "th.col_heading:not(.level0)", "props": "text-align: right"},
+    ]
+    styler = cells.style.set_caption(caption).set_table_styles(dress).set_uuid(uuid)
+    return styler
+
+
+def _ground(gain: float) -> str:
+    """A cell's translucent ground: blue for a gain, vermilion for a loss."""
+    if not gain or np.isnan(gain):
+        return ""
+    opacity = WEAKEST + (STRONGEST - WEAKEST) * min(abs(gain) / FULL, 1) ** 0.5
+    return f"background-color: rgba({UP if gain > 0 else DOWN}, {opacity:.2f})"
+
+
+def _last_row(cells: pd.DataFrame, css: str) -> pd.DataFrame:
+    found = pd.DataFrame("", index=cells.index, columns=cells.columns)
+    found.iloc[-1] = css
+    return found

@@ -1,0 +1,103 @@
+"""Explorer of the tables: the paper's and one's own, a metric, a group of subsets, an order."""
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from spdlib import comparison, paper
+from spdlib.plots import paper as plots
+from spdlib.plots import style
+from spdlib.widgets.explorer import explorer
+
+PAIRS = [("simsiam", "simsiam_spd"), ("supervised", "supervised_spd")]
+ALL = "all"
+SORTS = {
+    "as printed": None,
+    "by name": "name",
+    "by the first baseline": "baseline",
+    "by the first gain": "first",
+    "by the second gain": "second",
+}
+
+
+def table_explorer(prepared: pd.DataFrame | None = None) -> widgets.VBox:
+    """Any table, subset by subset; starts with the paper's Table 7.
+
+    Args:
+        prepared: One's own results as :func:`spdlib.comparison.prepare` returns them; their
+            tables follow the paper's in the menu.
+    """
+    own = {} if prepared is None or prepared.empty else comparison.tables(prepared)
+    first = {number: paper.tidy(number).iloc[0] for number in paper.TABLES}
+    options = [(f"{n}: {row.protocol} {row.task}", n) for n, row in first.items()]
+    controls = {
+        "table": widgets.Dropdown(
+            options=[*options, *((f"yours: {name}", name) for name in own)], description="table"
+        ),
+        "metric": widgets.Dropdown(options=list(paper.METRICS), description="metric"),
+        "group": widgets.Dropdown(options=[ALL, *paper.GROUPS], description="subsets"),
+        "sort": widgets.Dropdown(options=list(SORTS), description="order"),
+    }
+    return explorer(controls, lambda **chosen: draw_table(**chosen, own=own), height=620, columns=2)
+
+
+def draw_table(
+    table: int | str, metric: str, group: str, sort: str, own: dict[str, pd.DataFrame]
+) -> Figure:
+    """What the explorer shows.
+
+    Args:
+        table: Number of the paper's table, or a key of ``own``.
+        metric: ``"AU-PR"`` or ``"AU-ROC"``.
+        group: One of the paper's three groups of subsets, or ``"all"``.
+        sort: A key of ``SORTS``.
+        own: Tables of one's own results.
+    """
+    if isinstance(table, int):
+        rows, pairs = paper.tidy(table, means=True).assign(label=lambda t: t.subset), PAIRS
+        title = f"Table {table}, {rows.protocol[0]} anomaly {rows.task[0]}"
+    else:
+        rows, pairs, title = *_own_rows(own[table]), table
+    if group != ALL:
+        rows = rows[rows.group == group]
+        title += f"\n{group}"
+    rows = rows[rows.metric == metric]
+    if rows.empty:
+        fig, ax = style.figure(height=1.5)
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, f"no {metric} of {group} in this table", ha="center")
+        return fig
+    return plots.dumbbells(_sorted(rows, pairs, SORTS[sort]), metric, pairs, title)
+
+
+def _own_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """Means of one's own repetitions, and which methods to join by a line."""
+    means = comparison.summary(rows)
+    groups = paper.tidy(7).drop_duplicates("visa_category").set_index("visa_category").group
+    label = means.dataset + " " + means.category
+    label += means.setting.map(lambda setting: f"\n{setting}" if setting else "")
+    means = means.assign(label=label, mark="", group=means.category.map(groups))
+    found = comparison.gains(rows)[["baseline", "method"]].drop_duplicates()
+    pairs = list(found.itertuples(index=False, name=None))
+    paired = {name for pair in pairs for name in pair}
+    alone = [name for name in means.method.unique() if name not in paired]
+    return means, pairs + [(name, name + style.SPD_SUFFIX) for name in alone]
+
+
+def _sorted(rows: pd.DataFrame, pairs: list[tuple[str, str]], by: str | None) -> pd.DataFrame:
+    """Rows in the order asked for; the mean stays at the end."""
+    if by is None:
+        return rows
+    wide = rows.pivot_table(index="label", columns="method", values="value")
+    if by == "name":
+        keys = pd.Series(range(len(wide)), index=sorted(wide.index))
+    elif by == "baseline":
+        keys = -wide.reindex(columns=[pairs[0][0]]).iloc[:, 0]
+    else:
+        baseline, method = pairs[min(by == "second", len(pairs) - 1)]
+        wide = wide.reindex(columns=[baseline, method])
+        keys = wide[baseline] - wide[method]
+    keys = keys.fillna(np.inf)
+    keys[keys.index == "Mean"] = np.inf
+    return rows.sort_values("label", key=lambda labels: labels.map(keys), kind="stable")
