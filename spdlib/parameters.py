@@ -8,7 +8,7 @@ parameters to :func:`check` right after the ``parameters`` cell.
 import difflib
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -25,19 +25,60 @@ class Parameters(BaseModel):
     interactive: bool
 
 
+class SmoothBlendTour(Parameters):
+    """Notebook 01."""
+
+    data: str
+    images: Count
+    draws: Annotated[int, Field(ge=10)]
+    visible: Annotated[int, Field(ge=1, le=255)]
+    size: ImageSize
+
+
 class SpdPretraining(Parameters):
     """Notebook 02. What is None is left to the preset."""
 
     method: Literal["simsiam", "moco", "simclr", "supervised"]
+    also: list[str]
     preset: Literal["laptop", "paper"]
-    data: str
+    data: Annotated[str, Field(min_length=1)]
     encoder: EncoderName | None
-    weights: str | None
+    weights: Annotated[str, Field(min_length=1)] | None
     eta: Annotated[float, Field(gt=0)] | None
     epochs: Count | None
-    batch_size: Count | None
+    batch_size: Annotated[int, Field(ge=2)] | None
     size: ImageSize | None
-    collapse_steps: Count
+    collapse_epochs: Count
+
+    @field_validator("also")
+    @classmethod
+    def _known(cls, also: list[str]) -> list[str]:
+        methods = ("simsiam", "moco", "simclr", "supervised")
+        for name in also:
+            if name.removesuffix("_spd") not in methods:
+                raise ValueError(f"{name!r} is not one of {', '.join(methods)}, with or without _spd")
+        return also
+
+
+class PadimEvaluation(Parameters):
+    """Notebook 03."""
+
+    dataset: Annotated[str, Field(min_length=1)]
+    categories: Annotated[list[str], Field(min_length=1)] | None
+    encoders: Annotated[list[str], Field(min_length=1)]
+    architecture: EncoderName
+    size: ImageSize
+    n_features: Count | None
+    train_images: Annotated[int, Field(ge=2)] | None
+    test_images: Annotated[int, Field(ge=2)] | None
+    repeats: Annotated[int, Field(ge=10)]
+
+    @field_validator("categories", "encoders")
+    @classmethod
+    def _once(cls, names: list[str] | None) -> list[str] | None:
+        if names and len(set(names)) < len(names):
+            raise ValueError("each may be named once")
+        return names
 
 
 class AurocVsAupr(Parameters):
@@ -49,6 +90,14 @@ class AurocVsAupr(Parameters):
     test_images: Annotated[int, Field(ge=4, le=88)]  # half of the held-out normal cells of mono
     size: ImageSize
     repeats: Count
+
+
+class PaperComparison(Parameters):
+    """Notebook 07."""
+
+    table: Annotated[int, Field(ge=7, le=14)]
+    metric: Literal["AU-PR", "AU-ROC"]
+    results: str | None
 
 
 P = TypeVar("P", bound=Parameters)
