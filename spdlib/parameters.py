@@ -56,7 +56,9 @@ class SpdPretraining(Parameters):
         methods = ("simsiam", "moco", "simclr", "supervised")
         for name in also:
             if name.removesuffix("_spd") not in methods:
-                raise ValueError(f"{name!r} is not one of {', '.join(methods)}, with or without _spd")
+                raise ValueError(
+                    f"{name!r} is not one of {', '.join(methods)}, with or without _spd"
+                )
         return also
 
 
