@@ -1,0 +1,190 @@
+"""Training images with their masks: augmented together, in an order fixed beforehand.
+
+What a training sees at a place depends on its seed and the place alone: not on how many
+workers read, how many devices train, or where a training was interrupted.
+"""
+
+import copy
+import math
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from spdlib.datasets.samples import SampleImages
+
+Augment = Literal["none", "flips", "shifts"]
+Balance = Literal["none", "sampling", "weights"]
+
+AUGMENTS = {
+    "none": "images as they are",
+    "flips": "mirrored left to right and top to bottom, each with probability 1/2",
+    "shifts": "flips; shifted by up to 1/16 of the side; brightness and contrast within 10 %",
+}
+BALANCES = {
+    "none": "images as often as they are there",
+    "sampling": "as many normal as anomalous images in every batch",
+    "weights": "each class weighs the same in the loss (images; in segmentation, pixels)",
+}
+
+
+def augmentation(name: Augment, size: int) -> v2.Transform:
+    """A random change of an image and its mask that resamples nothing.
+
+    Whole pixels move, so a mask stays exact to the pixel. What a shift uncovers is filled by
+    reflection, in image and mask alike.
+
+    Args:
+        name: A key of ``AUGMENTS``.
+        size: Side of the images, pixels.
+
+    Returns:
+        A transform of torchvision's ``Image`` and ``Mask``, of any size.
+
+    Raises:
+        ValueError: There is no such augmentation.
+    """
+    if name not in AUGMENTS:
+        raise ValueError(f"augment: {name!r} is not one of {', '.join(AUGMENTS)}")
+    steps: list[v2.Transform] = [v2.Identity()]
+    if name in ("flips", "shifts"):
+        steps += [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()]
+    if name == "shifts":
+        steps += [
+            v2.RandomCrop(size, padding=size // 16, padding_mode="reflect"),
+            v2.ColorJitter(brightness=0.1, contrast=0.1),
+        ]
+    return v2.Compose(steps)
+
+
+def batch_order(
+    labels: ArrayLike, steps: int, batch_size: int, balance: Balance, seed: int
+) -> NDArray[np.int64]:
+    """Which image stands at which place of a training.
+
+    All images pass before one comes again, in an order drawn anew each time. With
+    ``"sampling"`` this holds for each class by itself, and half of every batch is anomalous.
+
+    Args:
+        labels: 0 and 1, one an image.
+        steps: Batches.
+        batch_size: Images a batch.
+        balance: A key of ``BALANCES``.
+        seed: Of the order.
+
+    Returns:
+        Numbers of images, ``steps * batch_size`` of them.
+
+    >>> batch_order([0, 0, 0, 1], steps=1, batch_size=4, balance="none", seed=0)
+    array([2, 0, 1, 3])
+    """
+    labels = np.asarray(labels)
+    rng = np.random.default_rng(seed)
+    if balance != "sampling":
+        return _passes(np.arange(len(labels)), steps * batch_size, rng)
+    anomalous = batch_size // 2
+    halves = [
+        _passes(np.flatnonzero(labels == label), steps * count, rng).reshape(steps, count)
+        for label, count in ((0, batch_size - anomalous), (1, anomalous))
+    ]
+    # Mixed, so that devices that share a batch each get both classes.
+    return rng.permuted(np.concatenate(halves, axis=1), axis=1).ravel()
+
+
+def _passes(numbers: NDArray[np.int64], length: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    passes = [rng.permutation(numbers) for _ in range(math.ceil(length / len(numbers)))]
+    return np.concatenate(passes)[:length]
+
+
+class Decoded(Dataset):
+    """A table's images and masks in memory, 4 bytes a pixel: read once, used many times.
+
+    Whole images are resized to a square; unlike in ``spdlib.datasets.loader`` nothing is cut
+    off, since a label speaks of the whole image.
+
+    Args:
+        table: A table of samples.
+        size: Side of the square, pixels.
+        workers: Processes that read.
+
+    Attributes:
+        table: The table, rows numbered from 0.
+        images: uint8 (N, 3, size, size).
+        masks: bool (N, size, size).
+
+    Items are those of ``spdlib.datasets.SampleImages``. Errors are its errors.
+    """
+
+    def __init__(self, table: pd.DataFrame, size: int, workers: int = 0):
+        samples = SampleImages(table, size, resize=size)
+        self.table, self.size = samples.table, size
+        self.images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
+        self.masks = torch.empty(len(samples), size, size, dtype=torch.bool)
+        for item in DataLoader(samples, batch_size=None, num_workers=workers):
+            self.images[item["index"]] = (item["image"] * 255).round().byte()
+            self.masks[item["index"]] = item["mask"]
+
+    def of(self, table: pd.DataFrame) -> "Decoded":
+        """The images of another table, whose paths are among this one's.
+
+        Raises:
+            KeyError: A path is not; names it.
+        """
+        numbers = pd.Series(range(len(self.table)), index=self.table.path).loc[list(table.path)]
+        part = copy.copy(self)
+        part.table = table.reset_index(drop=True)
+        part.images, part.masks = self.images[numbers.array], self.masks[numbers.array]
+        return part
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {
+            "image": self.images[index].float() / 255,
+            "mask": self.masks[index],
+            "label": int(self.table.label.iloc[index]),
+            "index": index,
+        }
+
+
+class TrainingImages(Dataset):
+    """The images of a training by place, augmented.
+
+    Args:
+        images: The images.
+        order: Which image stands at which place, as :func:`batch_order` gives.
+        augment: A key of ``AUGMENTS``.
+        seed: Of the augmentations.
+
+    Items are those of :class:`Decoded`.
+    """
+
+    def __init__(
+        self, images: Decoded, order: NDArray[np.int64], augment: Augment = "none", seed: int = 0
+    ):
+        self.images, self.order, self.seed = images, order, seed
+        self.augment = augmentation(augment, images.size)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        number = int(self.order[place])
+        image = tv_tensors.Image(self.images.images[number])
+        mask = tv_tensors.Mask(self.images.masks[number][None])
+        # torchvision's transforms draw from the global generator, which is put back afterwards.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.default_rng([self.seed, place]).integers(2**63)))
+            image, mask = self.augment(image, mask)
+        return {
+            "image": image.as_subclass(torch.Tensor).float() / 255,
+            "mask": mask.as_subclass(torch.Tensor)[0],
+            "label": int(self.images.table.label.iloc[number]),
+            "index": number,
+        }

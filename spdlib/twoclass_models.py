@@ -1,0 +1,186 @@
+"""Models of two-class training: a classifier, a U-Net, and the cheap relative of the former.
+
+All start from an :class:`~spdlib.encoders.Encoder`, whose weights they copy.
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import normalize
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.ops import sigmoid_focal_loss
+
+from spdlib.encoders import Encoder
+from spdlib.twoclass_presets import TwoClass
+
+# Networks of timm, through segmentation-models-pytorch, with entries named as in ours.
+UNET_ENCODERS = {
+    "efficientnet_lite0": "tu-tf_efficientnet_lite0", "resnet18": "tu-resnet18",
+    "resnet50": "tu-resnet50", "wide_resnet50_2": "tu-wide_resnet50_2",
+}  # fmt: skip
+PROBE_STRENGTH = 10.0  # inverse of the penalty; chosen on ELPV's mono cells, whatever is shown
+
+
+class Classifier(nn.Module):
+    """An encoder with a linear head, for two classes.
+
+    Args:
+        encoder: Where the weights start from; a copy is trained.
+        seed: Of the head's weights.
+
+    >>> from spdlib.encoders import load_encoder
+    >>> Classifier(load_encoder("resnet18")).score(torch.rand(2, 3, 64, 64)).shape
+    torch.Size([2])
+    """
+
+    task = "detection"
+
+    def __init__(self, encoder: Encoder, seed: int = 0):
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder).requires_grad_(True)
+        with _seeded(seed):
+            self.head = nn.Linear(encoder.feature_dim, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 2), normal and anomalous, of RGB images (B, 3, H, W) in [0, 1]."""
+        return self.head(self.encoder(images))
+
+    def score(self, images: Tensor) -> Tensor:
+        """Log odds (B,) that an image is anomalous; unlike probabilities they do not saturate."""
+        logits = self(images)
+        return logits[:, 1] - logits[:, 0]
+
+    def loss(self, batch: dict[str, Tensor], settings: TwoClass, share: float) -> Tensor:
+        """Cross-entropy; ``share`` is that of anomalous images, for the weights."""
+        weights = None
+        if settings.balance == "weights":
+            weights = batch["image"].new_tensor([0.5 / (1 - share), 0.5 / share])
+        return F.cross_entropy(self(batch["image"]), batch["label"], weights)
+
+
+class Segmenter(nn.Module):
+    """A U-Net on an encoder (Ronneberger et al., 2015).
+
+    The network is segmentation-models-pytorch's; it receives the encoder's weights, all that
+    lead to its four stages, and its normalisation.
+
+    Args:
+        encoder: Where the weights start from; they are copied.
+        decoder_width: Channels of the deepest decoder block; each further one has half.
+        seed: Of the decoder's weights.
+
+    >>> from spdlib.encoders import load_encoder
+    >>> Segmenter(load_encoder("resnet18"), 32)(torch.rand(2, 3, 64, 64)).shape
+    torch.Size([2, 64, 64])
+    """
+
+    task = "segmentation"
+
+    def __init__(self, encoder: Encoder, decoder_width: int = 256, seed: int = 0):
+        super().__init__()
+        with _seeded(seed):
+            self.unet = smp.Unet(
+                UNET_ENCODERS[encoder.name],
+                encoder_weights=None,
+                decoder_channels=[max(decoder_width >> block, 4) for block in range(5)],
+            )
+        network = self.unet.encoder.model
+        given = encoder.network.state_dict()
+        # The last layers before pooling (EfficientNet's head) have no place in a U-Net; strict
+        # loading makes sure that everything else has received its weights.
+        network.load_state_dict({name: given[name] for name in network.state_dict()})
+        self.register_buffer("mean", encoder.mean.clone(), persistent=False)
+        self.register_buffer("std", encoder.std.clone(), persistent=False)
+        self.to(encoder.mean.device, memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Log odds (B, H, W) that a pixel is anomalous, of RGB images (B, 3, H, W) in [0, 1]."""
+        return self.unet(self._normalised(images))[:, 0]
+
+    score = forward
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The feature maps that the decoder reads, of the encoder's four stages."""
+        return self.unet.encoder(self._normalised(images))[-4:]
+
+    def loss(self, batch: dict[str, Tensor], settings: TwoClass, share: float) -> Tensor:
+        """Focal loss; ``share`` is that of anomalous pixels, for the weights."""
+        alpha = 1 - share if settings.balance == "weights" else settings.focal_alpha
+        return focal_loss(self(batch["image"]), batch["mask"], settings.focal_gamma, alpha)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        x = (images - self.mean) / self.std
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+def focal_loss(
+    logits: Tensor, masks: Tensor, gamma: float = 2.0, alpha: float | None = 0.25
+) -> Tensor:
+    """The mean of ``-alpha_t (1 - p_t)^gamma log p_t`` over pixels (Lin et al., 2017, eq. 5).
+
+    Args:
+        logits: Log odds of an anomaly.
+        masks: 0 and 1, or bool, of the same shape.
+        gamma: How much less the pixels count that are right already; 0 for cross-entropy.
+        alpha: Weight of anomalous pixels, normal ones have ``1 - alpha``; None for no weights.
+
+    Returns:
+        A scalar.
+
+    >>> focal_loss(torch.zeros(1), torch.ones(1), gamma=0, alpha=None)
+    tensor(0.6931)
+    """
+    alpha = -1 if alpha is None else alpha  # torchvision's word for none
+    return sigmoid_focal_loss(logits, masks.to(logits.dtype), alpha, gamma, reduction="mean")
+
+
+@torch.inference_mode()
+def pooled_features(encoder: Encoder, images: Dataset, batch_size: int = 64) -> NDArray[np.float32]:
+    """The encoder's pooled features (N, D) of images, in their order."""
+    device = next(encoder.parameters()).device
+    batches = DataLoader(images, batch_size)
+    return torch.cat([encoder(batch["image"].to(device)).cpu() for batch in batches]).numpy()
+
+
+def probe(
+    features: ArrayLike, labels: ArrayLike, others: ArrayLike, strength: float = PROBE_STRENGTH
+) -> NDArray[np.float64]:
+    """A linear probe: a head trained on features of an encoder that stays as it is.
+
+    Features are brought to length 1, so that one strength suits all encoders; classes weigh
+    the same; the cross-entropy is minimised to the end, without augmentation.
+
+    Args:
+        features: Of the training images (N, D).
+        labels: 0 and 1 (N,), of both classes.
+        others: Features of the images to score (M, D).
+        strength: Inverse of the penalty on the weights' squares.
+
+    Returns:
+        Log odds (M,) of an anomaly.
+
+    Raises:
+        ValueError: A class is missing.
+    """
+    labels = np.asarray(labels)
+    if len(np.unique(labels)) < 2:
+        raise ValueError("labels: a class is missing; two-class training needs both")
+    head = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
+    head.fit(normalize(features), labels)
+    return head.decision_function(normalize(others))
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Initialises from a seed of its own and puts the global state back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
