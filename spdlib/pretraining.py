@@ -55,12 +55,12 @@ class Views:
 
     Args:
         settings: Which views, of what size.
-        process: Which of the processes this is.
-        processes: How many there are. Each draws for the whole batch and applies its part.
+        shares: In how many a batch is cut, by processes and by gradient accumulation. What
+            happens to an image is drawn for the whole batch, so it does not depend on the cut.
     """
 
-    def __init__(self, settings: Settings, process: int = 0, processes: int = 1):
-        self.settings, self.process, self.processes = settings, process, processes
+    def __init__(self, settings: Settings, shares: int = 1):
+        self.settings, self.shares = settings, shares
         self.strong = StrongView(settings.method, settings.size)
         self.weak = WeakView(settings.size)
         blend = SmoothBlend if settings.blend == "smoothblend" else CutPaste
@@ -68,37 +68,37 @@ class Views:
 
     @torch.no_grad()
     def __call__(
-        self, images: Tensor, count: int, generator: torch.Generator
+        self, images: Tensor, count: int, generator: torch.Generator, share: int = 0
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor, Tensor] | None]:
         """``count`` strong views, and the triplet (None if eta is 0).
 
         Args:
-            images: uint8 (B, 3, H, W), this process's part of the batch.
+            images: uint8 (B, 3, H, W), one share of a batch.
             count: How many strong views.
-            generator: The same for all processes.
+            generator: In the same state for all shares of a batch.
+            share: Which share.
         """
         # Views are made as they are whatever the precision of the network's step.
         with torch.autocast(images.device.type, enabled=False):
             images = images.float() / 255
-            strong = tuple(self._view(self.strong, images, generator) for _ in range(count))
+
+            def view(kind: View) -> Tensor:
+                draw = kind.draw(len(images) * self.shares, images.shape[-2:], generator)
+                return kind.apply_draw(images, self._cut(draw, share))
+
+            strong = tuple(view(self.strong) for _ in range(count))
             if not self.settings.eta:
                 return strong, None
-            positive = self._view(self.weak, images, generator)
-            negative = positive.clone()
-            if self.settings.independent_views:
-                negative = self._view(self.weak, images, generator)
-            total = len(images) * self.processes
-            draw = self._mine(self.blend.draw(total, tuple(negative.shape[-2:]), generator))
-            negative = self.blend.blend(negative, draw, inplace=True)
+            positive = view(self.weak)
+            negative = view(self.weak) if self.settings.independent_views else positive.clone()
+            size = tuple(negative.shape[-2:])
+            draw = self.blend.draw(len(images) * self.shares, size, generator)
+            negative = self.blend.blend(negative, self._cut(draw, share), inplace=True)
             return strong, (plain_view(images, self.settings.size), positive, negative)
 
-    def _view(self, view: View, images: Tensor, generator: torch.Generator) -> Tensor:
-        draw = view.draw(len(images) * self.processes, images.shape[-2:], generator)
-        return view.apply_draw(images, self._mine(draw))
-
-    def _mine(self, draw: Any) -> Any:
-        parts = {k: v.chunk(self.processes) for k, v in vars(draw).items() if torch.is_tensor(v)}
-        return replace(draw, **{name: part[self.process] for name, part in parts.items()})
+    def _cut(self, draw: Any, share: int) -> Any:
+        parts = {k: v.chunk(self.shares) for k, v in vars(draw).items() if torch.is_tensor(v)}
+        return replace(draw, **{name: part[share] for name, part in parts.items()})
 
 
 def objective(encoder: Encoder, settings: Settings, classes: int = 0) -> Objective:
@@ -188,7 +188,7 @@ class Pretraining(pl.LightningModule):
             )
         if trainer.world_size > 1:
             synchronise(self)
-        self.views = Views(self.settings, trainer.global_rank, trainer.world_size)
+        self.views = Views(self.settings, shares)
 
     def train_dataloader(self) -> DataLoader:
         order = Order(
@@ -248,11 +248,12 @@ class Pretraining(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """One step, or the part of one that gradients are accumulated over."""
-        key = (self.settings.seed, 1, self.step, len(self._terms))
+        key = (self.settings.seed, 1, self.step)
+        share = len(self._terms) * self.trainer.world_size + self.global_rank
         # For networks that draw, e.g. for dropout: as reproducible as the views.
-        torch.manual_seed(seed_of(*key, self.global_rank))
+        torch.manual_seed(seed_of(*key, share))
         count = self.objective.baseline.views
-        strong, triplet = self.views(batch["images"], count, generator(*key))
+        strong, triplet = self.views(batch["images"], count, generator(*key), share)
         if count == 1:
             strong = (*strong, batch["labels"])
         terms = self.objective(strong, triplet)
