@@ -114,7 +114,9 @@ def _check(path: Path, sha256: str, what: str) -> None:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != sha256.lower():
-        raise ValueError(f"{path.name} {what} its SHA-256 is {digest}, not {sha256}")
+        raise ValueError(
+            f"{path.name.removesuffix('.part')} {what} its SHA-256 is {digest}, not {sha256}"
+        )
 
 
 def _size(path: Path) -> int:

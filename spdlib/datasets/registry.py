@@ -12,7 +12,7 @@ from spdlib.datasets.folder import folder
 from spdlib.datasets.folder import is_category as is_own
 from spdlib.datasets.mvtec import is_category as is_mvtec
 from spdlib.datasets.mvtec import mvtec
-from spdlib.datasets.visa import is_visa, visa
+from spdlib.datasets.visa import layout, visa
 
 NAMES = ("elpv", "elpv_painted", "visa", "mvtec")
 LAYOUTS = """\
@@ -53,8 +53,8 @@ def load(
         return mvtec(categories=categories)
     root = find(dataset)
     inside = [root, *(path for path in root.iterdir() if path.is_dir())]
-    if is_visa(root):
-        return visa(root, categories)
+    if protocol := layout(root):
+        return visa(root, categories, protocol)
     if any(is_mvtec(path) for path in inside):
         return mvtec(root, categories)
     if any(is_own(path) for path in inside):

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
-COVERED = 0.3  # with 0.5, one in three slanting lines breaks up; with 0, patches grow by 4 %
+COVERED = 0.3  # with 0.5 many slanting lines break up; with 0 patches grow by 4 %
 COLOURED = ("RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB")
 COLUMNS = ("path", "mask_path", "label", "category", "defect", "split")
 
@@ -134,4 +134,7 @@ def resize_mask(mask: torch.Tensor, size: int) -> torch.Tensor:
 
 def make_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """A table of samples from one dict a sample, in the order given."""
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    # As objects: a column of text would turn None into NaN.
+    table["mask_path"] = pd.Series([row["mask_path"] for row in rows], dtype=object)
+    return table

@@ -62,9 +62,15 @@ def visa(
     )
 
 
-def is_visa(root: Path) -> bool:
-    """Whether a folder is laid out like VisA, in either way."""
-    return any((root / name).is_dir() for name in ("split_csv", *SPLIT_FILES.values()))
+def layout(root: Path) -> str | None:
+    """For which protocol a folder is laid out like VisA, in either way; None if it is not."""
+    for protocol, name in SPLIT_FILES.items():
+        if root.resolve().name == name and any(is_category(path) for path in root.iterdir()):
+            return protocol
+    for protocol, name in SPLIT_FILES.items():
+        if (root / "split_csv" / f"{name}.csv").exists() or (root / name).is_dir():
+            return protocol
+    return None
 
 
 def download_visa(root: str | Path | None = None, url: str = URL, sha256: str = SHA256) -> Path:

@@ -64,7 +64,7 @@ def official_splits(images: Sequence[str | Path], protocol: str) -> list[str | N
     Raises:
         ValueError: An image's tree has splits, but not this one, or this one lacks the image.
     """
-    files: dict[Path, dict[str, str]] = {}
+    files: dict[Path, dict[str, str] | None] = {}
     return [_official_split(Path(image), protocol, files) for image in images]
 
 
@@ -80,13 +80,16 @@ def _official_split(image: Path, protocol: str, files: dict) -> str | None:
                 f"{SPLIT_FILES[protocol]} or the published layout with split_csv"
             )
         return split
-    root = image.parents[4]
-    if kind != "Data" or not (root / "split_csv").is_dir():
+    if kind != "Data":
         return None
     # <object>/Data/Images/Normal/000.JPG
+    root = image.parents[4]
     if root not in files:
-        rows = read_split(root, protocol)
-        files[root] = dict(zip(rows.image, rows.split, strict=True))
+        there = (root / "split_csv").is_dir()
+        rows = read_split(root, protocol) if there else None
+        files[root] = dict(zip(rows.image, rows.split, strict=True)) if there else None
+    if files[root] is None:
+        return None
     name = image.relative_to(root).as_posix()
     if name not in files[root]:
         raise ValueError(f"{name} is not in split_csv/{SPLIT_FILES[protocol]}.csv")
