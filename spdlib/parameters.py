@@ -48,6 +48,8 @@ class SpdPretraining(Parameters):
     epochs: Count | None
     batch_size: Annotated[int, Field(ge=2)] | None
     size: ImageSize | None
+    train_images: Count | None
+    test_images: Annotated[int, Field(ge=2)] | None
     collapse_epochs: Count
 
     @field_validator("also")
@@ -98,7 +100,6 @@ class PaperComparison(Parameters):
     """Notebook 07."""
 
     table: Annotated[int, Field(ge=7, le=14)]
-    metric: Literal["AU-PR", "AU-ROC"]
     results: str | None
 
 

@@ -15,9 +15,15 @@ from spdlib import notebooks
 
 # A minute at most each, on two cores. Everything else stays at its default.
 TINY = {
-    "01_smoothblend": {},
-    "02_spd_pretraining": {},
-    "03_padim_evaluation": {},
+    "01_smoothblend": {"images": 4, "draws": 40, "size": 96},
+    "02_spd_pretraining": {
+        "size": 32, "epochs": 1, "batch_size": 16, "train_images": 64, "test_images": 40,
+        "collapse_epochs": 1,
+    },
+    "03_padim_evaluation": {
+        "categories": ["mono"], "size": 96, "n_features": 20, "train_images": 12,
+        "test_images": 10, "repeats": 20,
+    },
     "04_auroc_vs_aupr": {"train_images": 30, "test_images": 12, "size": 96, "repeats": 20},
     "05_gradcam_attention": {},
 }

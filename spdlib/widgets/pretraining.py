@@ -1,0 +1,90 @@
+"""Explorer of pretrained encoders: spot the difference, against them."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import ipywidgets as widgets
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from spdlib.colour import Strength
+from spdlib.encoders import Encoder
+from spdlib.plots import pretraining as plots
+from spdlib.smoothblend import JITTER, SmoothBlend
+from spdlib.views import WeakView, plain_view
+from spdlib.widgets.explorer import explorer
+
+
+def spot_explorer(
+    images: Tensor,
+    names: Sequence[str],
+    encoders: Mapping[str, Encoder],
+    units: Mapping[str, float],
+    size: int,
+) -> widgets.VBox:
+    """A blended view to find, and whether each encoder notices it; starts without the answer.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+        names: What to call them in the menu.
+        encoders: Encoders by pretraining method.
+        units: Their median distance between two images, as
+            :func:`spdlib.plots.pretraining.unit` gives it.
+        size: Side of the views that the encoders see, pixels.
+    """
+    controls = {
+        "image": widgets.Dropdown(
+            options=[(name, number) for number, name in enumerate(names)], description="cell"
+        ),
+        "draw": widgets.IntSlider(0, 0, 50, description="draw", continuous_update=False),
+        "jitter": widgets.FloatSlider(
+            JITTER[0], min=0, max=0.5, step=0.05, description="patch jitter",
+            continuous_update=False,
+        ),
+        "answer": widgets.Checkbox(False, description="show the answer"),
+    }  # fmt: skip
+
+    @lru_cache(maxsize=64)
+    def play(image: int, draw: int, jitter: float):
+        triplet, alpha = blended_triplet(images[image : image + 1], size, draw, (jitter,) * 4)
+        found = {name: _distances(encoder, triplet) for name, encoder in encoders.items()}
+        scaled = {name: tuple(d / units[name] for d in pair) for name, pair in found.items()}
+        return triplet, alpha, scaled
+
+    def show(image: int, draw: int, jitter: float, answer: bool) -> Figure:
+        triplet, alpha, scaled = play(image, draw, jitter)
+        return plots.spot_game(tuple(view[0] for view in triplet), alpha[0], scaled, answer)
+
+    return explorer(controls, show, height=310)
+
+
+def blended_triplet(
+    images: Tensor, size: int, seed: int = 0, jitter: Strength = JITTER
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """Anchor, positive and negative as in :func:`spdlib.views.spd_triplet`, and alpha.
+
+    Args:
+        images: uint8 (B, 3, H, W).
+        size: Side of the views, pixels.
+        seed: Of views and blends.
+        jitter: Of the patch's colours.
+
+    Returns:
+        Three batches (B, 3, size, size) in [0, 1], and the masks (B, 1, size, size).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weak, blend = WeakView(size), SmoothBlend(jitter=jitter)
+    images = images.float() / 255
+    positive, negative = weak(images, generator), weak(images, generator)
+    draw = blend.draw(len(images), (size, size), generator)
+    return (plain_view(images, size), positive, blend.blend(negative, draw)), blend.alpha(draw)
+
+
+@torch.no_grad()
+def _distances(encoder: Encoder, triplet: tuple[Tensor, ...]) -> tuple[float, float]:
+    anchor, positive, negative = encoder(torch.cat(triplet)).split(1)
+    return tuple(
+        max(1 - F.cosine_similarity(anchor, view).item(), 1e-7) for view in (positive, negative)
+    )
