@@ -19,7 +19,10 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def server():
-    """Serves ``content``; cuts each connection after ``cut`` bytes as long as ``cuts`` last."""
+    """Serves ``content``; cuts connections after ``cut`` bytes as long as ``cuts`` last.
+
+    ``errors`` are the statuses of the next answers; None for an answer as it should be.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -27,8 +30,8 @@ def server():
             start = 0
             asked = self.headers.get("Range")
             site.asked.append(asked)
-            if site.status:
-                self.send_error(site.status)
+            if site.errors and (error := site.errors.pop(0)):
+                self.send_error(error)
                 return
             if asked and site.ranges:
                 start = int(asked.removeprefix("bytes=").removesuffix("-"))
@@ -55,8 +58,8 @@ def server():
             pass
 
     site = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    site.content, site.cuts, site.cut, site.ranges, site.status = CONTENT, 0, 0, True, None
-    site.asked, site.sent = [], 0
+    site.content, site.cuts, site.cut, site.ranges = CONTENT, 0, 0, True
+    site.asked, site.sent, site.errors = [], 0, []
     site.url = f"http://127.0.0.1:{site.server_port}/file.tar"
     thread = threading.Thread(target=site.serve_forever, daemon=True)
     thread.start()
@@ -79,16 +82,9 @@ def test_a_download_that_breaks_goes_on_where_it_stopped(server, tmp_path):
 
 def test_a_later_call_goes_on_too(server, tmp_path):
     server.cuts, server.cut = 1, 1_000_000
-    serve = server.finish_request
-
-    def serve_once(request, address):
-        serve(request, address)
-        server.status = 503  # out of order from now on
-
-    server.finish_request = serve_once
+    server.errors = [None, 503, 503]
     with pytest.raises(ConnectionError, match=r"503.*1,000,000 bytes are kept"):
         fetch(server.url, tmp_path / "file.tar", DIGEST, attempts=2, wait=0)
-    server.finish_request, server.status = serve, None
     server.asked.clear()
     assert fetch(server.url, tmp_path / "file.tar", DIGEST).read_bytes() == CONTENT
     assert server.asked == ["bytes=1000000-"]
@@ -120,7 +116,7 @@ def test_a_wrong_digest_is_refused_and_removed(server, tmp_path):
 
 
 def test_what_cannot_be_had_says_so(server, tmp_path):
-    server.status = 404
+    server.errors = [404]
     with pytest.raises(ConnectionError, match="404"):
         fetch(server.url, tmp_path / "file.tar", DIGEST)
     assert len(server.asked) == 1, "asking again would not help"
@@ -194,7 +190,7 @@ def test_download_visa_once(server, tmp_path):
     assert (root / "split_csv" / "1cls.csv").read_bytes() == b"rows"
     assert [path.name for path in root.parent.iterdir()] == ["visa"], "the archive is not kept"
     assert is_unpacked(root, digest) and not is_unpacked(root, DIGEST)
-    server.status = 500
+    server.errors = [404, 404]
     assert download_visa(root, server.url, digest) == root
     assert len(server.asked) == 1
     (root / "split_csv" / "1cls.csv").unlink()
@@ -203,7 +199,7 @@ def test_download_visa_once(server, tmp_path):
 
 
 def test_an_archive_brought_by_hand_is_taken(server, tmp_path):
-    server.status = 500
+    server.errors = [404, 404]
     (tmp_path / "data").mkdir()
     file = archive(tmp_path / "data" / "file.tar", [("split_csv/1cls.csv", b"rows")])
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
