@@ -1,0 +1,441 @@
+"""PaDiM over categories and encoders: fitted, scored, measured, and + SPD against its baseline.
+
+One table of samples goes in. Every category is decoded once, every encoder's PaDiM learns its
+normal training images and scores its test images, with the same choice of channels. Detection
+is measured on images, segmentation on pixels; normal images count in both.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from spdlib import metrics, results
+from spdlib.datasets import loader
+from spdlib.datasets.defects import paint
+from spdlib.datasets.protocols import one_class
+from spdlib.datasets.registry import load
+from spdlib.encoders import Encoder
+from spdlib.padim import PaDiM, free_memory
+from spdlib.plots.style import SPD_SUFFIX, method_name
+from spdlib.progress import Bar
+
+TASKS = ("detection", "segmentation")
+PAINTED = "_painted"  # ends the data set's name where the masks are those of painted defects
+FALSE_ALARMS = 0.05  # share of normal images that may be flagged in the analysis of sizes
+LEVELS = 2000  # distinct thresholds of a resampled curve
+Array = NDArray[Any]
+
+
+def samples(
+    dataset: str,
+    categories: Sequence[str] | None = None,
+    train_images: int | None = None,
+    test_images: int | None = None,
+) -> pd.DataFrame:
+    """A data set for one-class detection and segmentation.
+
+    Segmentation is measured on anomalies with a mask. Where a data set has no masks at all,
+    synthetic defects are painted on half of its held-out normal images; the other half are the
+    normal images of that task.
+
+    Args:
+        dataset: As for :func:`spdlib.datasets.load`.
+        categories: Which ones, by default all.
+        train_images: At most so many of a category.
+        test_images: At most so many of a category's normal, anomalous and painted ones each.
+
+    Returns:
+        A table of samples with the columns ``detection`` and ``segmentation``: whether a test
+        sample is part of that task.
+
+    Raises:
+        ValueError: As for ``load``, or a category lacks anomalies.
+        FileNotFoundError: There is no such data set.
+    """
+    # Split and painted defects are the same whatever a notebook's seed: encoders may have been
+    # pretrained on the training images of this split.
+    table = one_class(load(dataset, categories))
+    test = table.split == "test"
+    if table.mask_path.notna().any():
+        masked = (table.label == 0) | table.mask_path.notna()
+        table = table.assign(detection=test, segmentation=test & masked)
+    else:
+        masked = _painted(dataset, table, categories)
+        clean = table.path.isin(masked.path)
+        table = table.assign(detection=test, segmentation=test & clean)
+        drawn = masked[masked.label == 1].assign(detection=False, segmentation=True)
+        table = pd.concat([table, drawn], ignore_index=True)
+    groups = table.groupby(["category", "split", "label", "detection"], sort=False)
+    shuffled = groups.sample(frac=1, random_state=0)
+    number = shuffled.groupby(["category", "split", "label", "detection"]).cumcount()
+    most = shuffled.split.map({"train": train_images, "test": test_images}).fillna(np.inf)
+    kept = shuffled[number < most].sort_index()
+    # Categories in the order asked for; within one, in the data set's.
+    order = list(categories or sorted(kept.category.unique()))
+    return kept.sort_values(
+        "category", key=lambda names: names.map(order.index), kind="stable", ignore_index=True
+    )
+
+
+def _painted(dataset: str, table: pd.DataFrame, categories) -> pd.DataFrame:
+    """Test samples for segmentation: normal images as they are, and others painted on."""
+    if dataset == "elpv":
+        return load(dataset + PAINTED, categories).query("split == 'test'")
+    normal = table[(table.split == "test") & (table.label == 0)]
+    drawn = normal.groupby("category").sample(frac=0.5, random_state=0).sort_index()
+    return pd.concat([normal.drop(drawn.index), paint(drawn)], ignore_index=True)
+
+
+@dataclass
+class Evaluation:
+    """What every encoder's PaDiM says of every test sample.
+
+    Attributes:
+        table: The test samples, rows numbered from 0.
+        masks: Ground truth (N, H, W), all False where there is none.
+        scores: Image scores (N,) by method.
+        maps: Anomaly maps (N, H, W) by method, on the CPU, 4 bytes a pixel.
+    """
+
+    table: pd.DataFrame
+    masks: Tensor
+    scores: dict[str, Array]
+    maps: dict[str, Tensor]
+
+    @property
+    def methods(self) -> list[str]:
+        """Pretraining methods, in the order given."""
+        return list(self.scores)
+
+    @property
+    def categories(self) -> list[str]:
+        """Categories, in the order of the table."""
+        return list(self.table.category.unique())
+
+    def rows(self, category: str, task: str) -> Array:
+        """Numbers of the samples that a category's task consists of."""
+        return np.flatnonzero((self.table.category == category) & self.table[task])
+
+    def truth(self, category: str, task: str) -> Array:
+        """Labels (n,) of detection, masks (n, H, W) of segmentation."""
+        rows = self.rows(category, task)
+        return self.table.label.to_numpy()[rows] if task == TASKS[0] else self.masks[rows].numpy()
+
+    def found(self, category: str, task: str, method: str) -> Array:
+        """Scores (n,) of detection, maps (n, H, W) of segmentation."""
+        rows = self.rows(category, task)
+        return self.scores[method][rows] if task == TASKS[0] else self.maps[method][rows].numpy()
+
+    def measured(self) -> Iterator[tuple[str, str]]:
+        """Categories and tasks for which there are anomalies to find."""
+        for category in self.categories:
+            for task in TASKS:
+                if self.truth(category, task).any():
+                    yield category, task
+
+    def alarm(self, category: str, method: str, share: float = FALSE_ALARMS) -> float:
+        """The lowest threshold that flags at most this share of the normal test images."""
+        normal = (self.table.category == category) & (self.table.label == 0)
+        falling = -np.sort(-self.scores[method][normal])
+        return float(np.nextafter(falling[int(share * len(falling))], np.float32(np.inf)))
+
+
+def evaluate(
+    table: pd.DataFrame,
+    encoders: Mapping[str, Encoder],
+    size: int = 160,
+    n_features: int | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> Evaluation:
+    """Fits PaDiM to each category with each encoder, and scores the test samples.
+
+    Args:
+        table: As :func:`samples` makes it.
+        encoders: Encoders by pretraining method; a GPU is used where there is one.
+        size: Side of the images, pixels.
+        n_features: Channels that PaDiM keeps, by default as many as the paper.
+        seed: Of the choice of channels, the same for all encoders.
+        batch_size: Images decoded at once.
+
+    Raises:
+        ValueError: A category has fewer than two training images, or as for ``PaDiM``.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    test = table[table.split == "test"].reset_index(drop=True)
+    found = Evaluation(
+        table=test,
+        masks=torch.zeros(len(test), size, size, dtype=torch.bool),
+        scores={method: np.empty(len(test), np.float32) for method in encoders},
+        maps={method: torch.empty(len(test), size, size) for method in encoders},
+    )
+    with Bar(len(table) * len(encoders), "fitting and scoring", "images") as bar:
+        for category, rows in test.groupby("category", sort=False):
+            normal = table[(table.split == "train") & (table.category == category)]
+            known, new = (Kept(part, size, batch_size) for part in (normal, rows))
+            for method, encoder in encoders.items():
+                note = f"{category}, {method_name(method)}"
+                model = PaDiM(encoder.to(device), n_features, seed).fit(_count(known, bar, note))
+                numbers = rows.index.to_numpy(copy=True)
+                maps, scores = model.score(_count(new, bar, note))
+                found.maps[method][numbers], found.scores[method][numbers] = maps, scores
+                encoder.cpu()
+            found.masks[numbers] = torch.cat(new.masks)
+    return found
+
+
+class Kept:
+    """A table's batches, decoded once, then from memory, a byte a channel.
+
+    Where that would take more than a quarter of what is free, they are decoded each time.
+    """
+
+    def __init__(self, table: pd.DataFrame, size: int, batch_size: int = 32):
+        self.batches, self.images, self.masks = loader(table, size, batch_size), [], []
+        self.fits = 3 * size**2 * len(table) < free_memory(torch.device("cpu")) / 4
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.images:
+            yield from (batch.float() / 255 for batch in self.images)
+            return
+        images, self.masks = [], []
+        for batch in self.batches:
+            self.masks.append(batch["mask"])
+            if self.fits:  # exactly: what was decoded are whole numbers of 1 / 255
+                images.append((255 * batch["image"]).round().byte())
+            yield batch["image"]
+        self.images = images
+
+
+def _count(batches: Kept, bar: Bar, note: str) -> Iterator[Tensor]:
+    for batch in batches:
+        yield batch
+        bar.update(len(batch), note)
+
+
+def measure(
+    found: Evaluation, dataset: str, architecture: str, repeats: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """All metrics of all categories, tasks and methods, in the shape of ``spdlib.results``.
+
+    Args:
+        found: What there is to measure.
+        dataset: Its name or folder.
+        architecture: The encoders'.
+        repeats: Of the bootstrap over images.
+        seed: Of the bootstrap and, in the rows, of the run.
+    """
+    measured, tables = list(found.measured()), []
+    with Bar(len(measured) * len(found.methods), "bootstrap", "curves") as bar:
+        for category, task in measured:
+            truth = found.truth(category, task)
+            painted = found.table.path[found.rows(category, task)].isin(painted_paths(found))
+            name = Path(dataset).name + (PAINTED if painted.any() else "")
+            for method in found.methods:
+                scores = found.found(category, task, method)
+                columns = {
+                    "dataset": name, "category": category, "protocol": "1-class", "task": task,
+                    "downstream_model": "PaDiM", "encoder": architecture, "method": method,
+                    "seed": seed,
+                }  # fmt: skip
+                value = metrics.evaluate(truth, scores)
+                interval = metrics.bootstrap(truth, scores, repeats, seed=seed)
+                tables.append(results.rows(value, interval, **columns))
+                bar.update(note=f"{category}, {task}, {method_name(method)}")
+    return pd.concat(tables, ignore_index=True)
+
+
+def painted_paths(found: Evaluation) -> Array:
+    """Paths of the samples that are in segmentation only: those with painted defects."""
+    return found.table.path[~found.table.detection].to_numpy()
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Results to read: a row a task, category and method, a column a metric, in percent."""
+    text = [
+        f"{100 * row.value:.1f}  [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+        for row in rows.itertuples()
+    ]
+    index = ["task", "category", "method"]
+    wide = rows.assign(text=text, method=rows.method.map(method_name))
+    wide = wide.pivot(index=index, columns="metric", values="text")
+    order = rows.assign(method=rows.method.map(method_name))[index].drop_duplicates()
+    order = order.sort_values("task", kind="stable")
+    return wide.loc[list(order.itertuples(index=False, name=None)), [*results.METRICS.values()]]
+
+
+def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
+    """Each + SPD method with its baseline, where both are there.
+
+    >>> pairs(["imagenet", "simsiam", "simsiam_spd", "moco_spd"])
+    [('simsiam', 'simsiam_spd')]
+    """
+    with_spd = [method for method in methods if method.endswith(SPD_SUFFIX)]
+    both = [(method.removesuffix(SPD_SUFFIX), method) for method in with_spd]
+    return [(baseline, method) for baseline, method in both if baseline in methods]
+
+
+def differences(found: Evaluation, repeats: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """How much + SPD gains over its baseline, on the same resampled images.
+
+    Args:
+        found: What there is to compare.
+        repeats: How often images are drawn with replacement.
+        seed: Of the draws.
+
+    Returns:
+        Columns ``category``, ``task``, ``baseline``, ``method``, ``metric``, ``difference``,
+        ``low`` and ``high``, the ends of the 95 % interval; no rows without a pair.
+    """
+    names = ("category", "task", "baseline", "method", "metric", "difference", "low", "high")
+    rows = []
+    for category, task in found.measured() if pairs(found.methods) else ():
+        truth = found.truth(category, task)
+        draws = np.random.default_rng(seed).multinomial(
+            len(truth), [1 / len(truth)] * len(truth), repeats
+        )
+        # The first row is every image once: what was measured, without resampling.
+        weights = np.vstack([np.ones(len(truth)), draws])
+        estimates = {
+            method: resampled(truth, found.found(category, task, method), weights)
+            for method in {name for pair in pairs(found.methods) for name in pair}
+        }
+        for baseline, method in pairs(found.methods):
+            for metric, written in results.METRICS.items():
+                gain = estimates[method][metric] - estimates[baseline][metric]
+                low, high = np.nanquantile(gain[1:], [0.025, 0.975])
+                rows.append((category, task, baseline, method, written, gain[0], low, high))
+    return pd.DataFrame(rows, columns=names)
+
+
+def resampled(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike) -> dict[str, Array]:
+    """The metrics of weighted images, for many weightings at once.
+
+    Args:
+        labels: One an image, or a mask an image: (N,) or (N, H, W).
+        scores: Scores or maps of the same shape.
+        weights: How often each image counts, (R, N).
+
+    Returns:
+        Arrays (R,) by the names of ``spdlib.results.METRICS``; exact for up to 2,000 distinct
+        scores, otherwise with scores rounded down to so many.
+    """
+    y = np.asarray(labels).astype(bool).reshape(len(labels), -1)
+    s = np.asarray(scores).reshape(len(scores), -1)
+    levels = np.unique(s)
+    if len(levels) > LEVELS:
+        shares = np.linspace(0, 1, LEVELS // 2)
+        parts = [np.quantile(s[y], shares, method="nearest")]
+        parts.append(np.quantile(s[~y], shares, method="nearest"))
+        levels = np.unique(np.concatenate(parts))
+    positive, negative = (np.zeros((len(y), len(levels))) for _ in range(2))
+    for i, (truth, score) in enumerate(zip(y, s, strict=True)):
+        at = np.searchsorted(levels, score, "right").clip(1) - 1
+        positive[i] = np.bincount(at[truth], minlength=len(levels))[::-1]
+        negative[i] = np.bincount(at[~truth], minlength=len(levels))[::-1]
+    # From the highest threshold down: what is found, and what is found wrongly.
+    right, wrong = (np.cumsum(weights @ counts, 1) for counts in (positive, negative))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall, alarms = right / right[:, -1:], wrong / wrong[:, -1:]
+        precision = np.where(right + wrong > 0, right / (right + wrong), 1.0)
+        f1 = 2 * right / (right[:, -1:] + right + wrong)
+    start = np.zeros((len(recall), 1))
+    recall, alarms = np.hstack([start, recall]), np.hstack([start, alarms])
+    return {
+        "aupr": np.trapezoid(np.hstack([start + 1, precision]), recall, axis=1),
+        "auroc": np.trapezoid(recall, alarms, axis=1),
+        "average_precision": (np.diff(recall, axis=1) * precision).sum(1),
+        "max_f1": f1.max(1),
+    }
+
+
+def verdict(table: pd.DataFrame, metric: str = "AU-PR") -> str:
+    """Whether + SPD helps, in plain words; from what :func:`differences` returns."""
+    rows = table[table.metric == metric]
+    if rows.empty:
+        return "Nothing to compare: no + SPD encoder stands beside its baseline."
+    better, worse = int((rows.low > 0).sum()), int((rows.high < 0).sum())
+    unclear = len(rows) - better - worse
+    if better and worse:
+        text = "By {m} + SPD helps in {b} of {n} comparisons and harms in {w}"
+    elif better:
+        text = "By {m} + SPD helps in {b} of {n} comparisons and harms in none"
+    elif worse:
+        text = "By {m} + SPD does not help here: it harms in {w} of {n} comparisons"
+    else:
+        text = "By {m} these test images show no difference that + SPD makes, in {n} comparisons"
+    text = text.format(m=metric, b=better, w=worse, n=len(rows))
+    return text + (f"; in {unclear} the interval holds zero." if better or worse else ".")
+
+
+def recall_by_area(found: Evaluation, groups: int = 4) -> pd.DataFrame:
+    """How many defects are found, from small to large ones.
+
+    A defect counts as found if its map reaches the threshold somewhere inside the mask; the
+    threshold flags 5 % of the category's normal images, see :meth:`Evaluation.alarm`.
+
+    Args:
+        found: Maps and masks; categories are taken together.
+        groups: Of like number of defects.
+
+    Returns:
+        One row a method and group: ``area`` (median share of the image), ``smallest``,
+        ``largest``, ``defects``, ``recall``, and ``low`` and ``high``, Wilson's 95 % interval.
+    """
+    rows = np.flatnonzero(found.table.segmentation & (found.masks.sum((1, 2)) > 0).numpy())
+    area = found.masks[rows].float().mean((1, 2)).numpy()
+    # By rank, so that groups are of like number; ties stay in the order of the table.
+    group = np.argsort(np.argsort(area, kind="stable"), kind="stable") * groups // len(area)
+    category = found.table.category.to_numpy()[rows]
+    lines = []
+    for method in found.methods:
+        inside = found.maps[method][rows].masked_fill(~found.masks[rows], -torch.inf)
+        alarms = {name: found.alarm(name, method) for name in found.categories}
+        hit = inside.amax((1, 2)).numpy() >= [alarms[name] for name in category]
+        for number in range(groups):
+            chosen = group == number
+            if chosen.any():
+                n, sizes = int(chosen.sum()), area[chosen]
+                share = float(hit[chosen].mean())
+                lines.append((method, number, float(np.median(sizes)), float(sizes.min()),
+                              float(sizes.max()), n, share, *_wilson(share, n)))  # fmt: skip
+    names = ("method", "group", "area", "smallest", "largest", "defects", "recall", "low", "high")
+    return pd.DataFrame(lines, columns=names)
+
+
+def _wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    middle = share + z**2 / (2 * count)
+    reach = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return tuple(float((middle + side * reach) / (1 + z**2 / count)) for side in (-1, 1))
+
+
+def cases(found: Evaluation, category: str, method: str, count: int = 3) -> dict[str, Array]:
+    """Numbers of telling test images of detection, by what they show.
+
+    The anomalies that score highest and lowest, the normal images that score highest, and the
+    images, of either kind, nearest to the threshold of the best F1.
+    """
+    rows = found.rows(category, TASKS[0])
+    labels, scores = found.truth(category, TASKS[0]), found.found(category, TASKS[0], method)
+    near = np.abs(scores - metrics.max_f1(labels, scores).threshold)
+    order = np.argsort(-scores, kind="stable")
+    anomalies, normal = order[labels[order] == 1], order[labels[order] == 0]
+    return {
+        "clearest anomalies": rows[anomalies[:count]],
+        "missed anomalies": rows[anomalies[::-1][:count]],
+        "highest normal": rows[normal[:count]],
+        "near the threshold": rows[np.argsort(near, kind="stable")[:count]],
+    }
+
+
+def provenance(encoders: Mapping[str, Encoder]) -> dict[str, dict[str, Any]]:
+    """How each encoder's weights were made, for a file of results."""
+    return {method: copy.deepcopy(encoder.provenance) for method, encoder in encoders.items()}

@@ -1,0 +1,257 @@
+"""PaDiM's evaluation, small: samples, metrics of resampled images, gains, sizes of defects."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from spdlib import evaluation, metrics, results
+from spdlib.datasets import check, loader
+from spdlib.encoders import load_encoder
+from spdlib.evaluation import Evaluation
+from spdlib.padim import PaDiM
+from spdlib.plots import padim as plots
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def table():
+    return evaluation.samples("elpv", ["mono"], train_images=8, test_images=6)
+
+
+@pytest.fixture(scope="module")
+def encoders():
+    torch.manual_seed(0)
+    imagenet = load_encoder("efficientnet_lite0", "imagenet")
+    return {"simsiam": imagenet, "simsiam_spd": load_encoder("efficientnet_lite0")}
+
+
+@pytest.fixture(scope="module")
+def found(table, encoders):
+    return evaluation.evaluate(table, encoders, SIZE, n_features=10, batch_size=5)
+
+
+def scored(labels, scores, masks=None, maps=None):
+    """An evaluation with given scores, without any encoder; scores and maps by method."""
+    size = (len(labels), 4, 4)
+    return Evaluation(
+        table=pd.DataFrame({
+            "path": [f"{i}.png" for i in range(len(labels))],
+            "label": labels, "category": "nut", "detection": True,
+            "segmentation": masks is not None,
+        }),
+        masks=torch.zeros(size, dtype=torch.bool) if masks is None else masks,
+        scores=scores,
+        maps={name: torch.zeros(size) for name in scores} if maps is None else maps,
+    )  # fmt: skip
+
+
+def test_painted_defects_stand_in_for_masks_and_stay_out_of_detection():
+    table = evaluation.samples("elpv", ["poly", "mono"])
+    assert list(table.category.unique()) == ["poly", "mono"]
+    test = table[table.split == "test"]
+    painted = test[test.defect.str.startswith("painted")]
+    assert set(test.defect[test.detection]) == {"good", "defective"}
+    assert (painted.segmentation & painted.mask_path.notna()).all()
+    assert set(test.defect[test.segmentation]) == {"good", *painted.defect}
+    # Half of the held-out normal cells are painted on, the others are normal: 176 and 276.
+    assert painted.groupby("category").size().to_dict() == {"mono": 88, "poly": 138}
+    normal = test[test.segmentation & (test.label == 0)]
+    assert normal.groupby("category").size().to_dict() == {"mono": 88, "poly": 138}
+    assert not table.path.duplicated().any()
+
+
+def test_the_cap_is_for_each_kind(table):
+    test = table[table.split == "test"]
+    assert (table.split == "train").sum() == 8
+    kinds = test.groupby(["label", "detection"]).size()
+    assert kinds.to_dict() == {(0, True): 6, (1, False): 6, (1, True): 6}
+
+
+def test_masks_of_ones_own_are_used_and_nothing_is_painted(tmp_path):
+    rng = np.random.default_rng(0)
+    for place, count in (("normal", 8), ("anomaly/dent", 3), ("anomaly/other", 2)):
+        (tmp_path / place).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 256, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / place / f"{i}.png")
+    (tmp_path / "masks" / "dent").mkdir(parents=True)
+    for i in range(3):
+        mask = Image.new("L", (40, 40))
+        mask.paste(255, (10, 10, 20, 20))
+        mask.save(tmp_path / "masks" / "dent" / f"{i}.png")
+    table = check(evaluation.samples(str(tmp_path)))
+    anomalous = table[table.label == 1]
+    assert anomalous.detection.all()
+    assert anomalous.defect[anomalous.segmentation].tolist() == ["dent"] * 3
+    encoder = load_encoder("resnet18")
+    found = evaluation.evaluate(table, {"random": encoder}, 32, n_features=5)
+    rows = evaluation.measure(found, str(tmp_path), "resnet18", repeats=10)
+    assert set(rows.dataset) == {tmp_path.name}
+    # Only the masked defects count as anomalous pixels: 3 of 3 + 2 normal images.
+    assert len(found.truth(tmp_path.name, "segmentation")) == 3 + (found.table.label == 0).sum()
+
+
+def test_without_any_masks_defects_are_painted_on_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPDLIB_DATA", str(tmp_path / "data"))
+    for place, count in (("normal", 20), ("anomaly", 2)):
+        (tmp_path / "mine" / place).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (80, 80), (90 + i, 120, 60)).save(
+                tmp_path / "mine" / place / f"{i}.png"
+            )
+    table = evaluation.samples(str(tmp_path / "mine"))
+    held_out = table[(table.split == "test") & (table.label == 0)]
+    painted = table[table.segmentation & (table.label == 1)]
+    assert len(painted) == len(held_out) / 2 == held_out.segmentation.sum()
+
+
+def test_scores_are_those_of_padim_called_by_hand(table, encoders, found):
+    train = loader(table[table.split == "train"], SIZE)
+    test = loader(table[table.split == "test"], SIZE)
+    for method, encoder in encoders.items():
+        maps, scores = PaDiM(encoder, 10).fit(train).score(test)
+        torch.testing.assert_close(found.maps[method], maps, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(found.scores[method], scores, rtol=1e-3)
+    masks = torch.cat([batch["mask"] for batch in test])
+    assert torch.equal(found.masks, masks) and masks.any()
+
+
+def test_images_are_decoded_once(table, monkeypatch):
+    rows = table[table.split == "test"].head(7)
+    kept = evaluation.Kept(rows, SIZE, batch_size=3)
+    first = torch.cat(list(kept))
+    monkeypatch.setattr("spdlib.datasets.samples.read_image", None)
+    assert torch.equal(torch.cat(list(kept)), first)
+    assert [len(batch) for batch in kept] == [3, 3, 1]
+
+
+def test_rows_hold_the_metrics_of_their_task(found):
+    rows = evaluation.measure(found, "elpv", "efficientnet_lite0", repeats=20)
+    assert len(rows) == 2 * 2 * len(results.METRICS)
+    assert set(rows.dataset[rows.task == "detection"]) == {"elpv"}
+    assert set(rows.dataset[rows.task == "segmentation"]) == {"elpv_painted"}
+    one = rows[(rows.metric == "AU-ROC") & (rows.method == "simsiam")].set_index("task").value
+    test = found.table
+    real = test.detection.to_numpy()
+    assert one.detection == metrics.auroc(test.label[real], found.scores["simsiam"][real])
+    pixels = np.flatnonzero(test.segmentation)
+    expected = metrics.pixel_metrics(found.maps["simsiam"][pixels], found.masks[pixels]).auroc
+    assert one.segmentation == expected
+    shown = evaluation.summary(rows)
+    assert shown.index.get_level_values("method").tolist()[:2] == ["SimSiam", "SimSiam + SPD"]
+    assert shown.loc[("detection", "mono", "SimSiam"), "AU-ROC"].startswith(
+        f"{100 * one.detection:.1f}  ["
+    )
+
+
+@pytest.mark.parametrize("pixels", [(), (5, 5), (40, 40)], ids=["images", "pixels", "many pixels"])
+def test_weighted_metrics_are_those_of_images_repeated(pixels):
+    rng = np.random.default_rng(1)
+    labels = rng.random((30, *pixels)) < 0.2
+    scores = np.round(rng.normal(size=labels.shape) + labels, 1 if pixels == (5, 5) else 6)
+    weights = rng.multinomial(30, [1 / 30] * 30, 5)
+    found = evaluation.resampled(labels, scores, weights)
+    tolerance = 2e-3 if labels.size > evaluation.LEVELS else 1e-12
+    for number, weight in enumerate(weights):
+        drawn = np.repeat(np.arange(30), weight)
+        expected = metrics.evaluate(labels[drawn], scores[drawn])
+        for name in results.METRICS:
+            assert found[name][number] == pytest.approx(getattr(expected, name), abs=tolerance)
+
+
+def test_gains_are_paired():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 40)
+    base = rng.normal(size=80) + 1.5 * labels
+    better = base + 0.3 * labels  # a little better on each image, not on average only
+    found = scored(labels, {"simsiam": base, "simsiam_spd": better, "moco_spd": base})
+    gains = evaluation.differences(found, repeats=200)
+    assert set(gains.method) == {"simsiam_spd"}
+    row = gains[gains.metric == "AU-ROC"].iloc[0]
+    assert row.difference == pytest.approx(
+        metrics.auroc(labels, better) - metrics.auroc(labels, base)
+    )
+    # Each one's own interval is far wider than the gain; that of the difference tells it from 0.
+    low, high = metrics.bootstrap(labels, base)["auroc"]
+    assert high - low > 2 * row.difference and row.low > 0
+    assert evaluation.verdict(gains, "AU-ROC").startswith("By AU-ROC + SPD helps in 1 of 1")
+    swapped = scored(labels, {"simsiam": better, "simsiam_spd": base})
+    assert "does not help here: it harms in 1 of 1" in evaluation.verdict(
+        evaluation.differences(swapped, repeats=200), "AU-ROC"
+    )
+    same = scored(labels, {"simsiam": base, "simsiam_spd": base})
+    gains = evaluation.differences(same, repeats=50)
+    assert (gains[["difference", "low", "high"]] == 0).all(axis=None)
+    assert "show no difference" in evaluation.verdict(gains)
+    alone = evaluation.differences(scored(labels, {"imagenet": base}))
+    assert evaluation.verdict(alone).startswith("Nothing to compare")
+
+
+def test_the_alarm_threshold_flags_no_more_than_its_share():
+    scores = {"a": np.r_[np.arange(40), 100].astype(np.float32)}
+    found = scored([0] * 40 + [1], scores)
+    for share in (0, 0.05, 0.06, 0.5):
+        flagged = (scores["a"][:40] >= found.alarm("nut", "a", share)).sum()
+        assert flagged == int(share * 40)
+    tied = scored([0] * 40 + [1], {"a": np.ones(41, np.float32)})
+    assert tied.alarm("nut", "a") > 1
+
+
+def test_recall_by_area_looks_inside_the_mask():
+    # Normal scores 0 to 19: 5 % of 20 is one image, so the threshold is just above 18.
+    labels = [0] * 20 + [1] * 4
+    masks, maps = torch.zeros(24, 4, 4, dtype=torch.bool), torch.zeros(24, 4, 4)
+    for number, (area, inside, outside) in enumerate(
+        [(1, 17, 99), (2, 19, 0), (3, 50, 0), (4, 18, 0)], start=20
+    ):
+        masks[number].view(-1)[:area] = True
+        maps[number].view(-1)[0], maps[number].view(-1)[15] = inside, outside
+    scores = {"a": np.r_[np.arange(20), 99, 19, 50, 18].astype(np.float32)}
+    found = scored(labels, scores, masks, {"a": maps})
+    table = evaluation.recall_by_area(found)
+    assert (table.area * 16).tolist() == [1, 2, 3, 4]
+    assert table.recall.tolist() == [0, 1, 1, 0]  # a maximum beside the defect finds nothing
+    assert table.defects.tolist() == [1] * 4
+    # Wilson's interval of 0 in 1, from its closed form: [0, z^2 / (1 + z^2)].
+    assert table.low[0] == pytest.approx(0, abs=1e-9)
+    assert table.high[0] == pytest.approx(1.96**2 / (1 + 1.96**2))
+
+
+def test_cases_are_where_they_should_be():
+    labels, scores = [0, 0, 0, 1, 1, 1], np.array([1.0, 2, 6, 3, 5, 9])
+    cases = evaluation.cases(scored(labels, {"a": scores}), "nut", "a", count=2)
+    assert [list(rows) for rows in cases.values()][:3] == [[5, 4], [3, 4], [2, 1]]
+    # The best F1 is at 3: three of four flagged are anomalous.
+    assert list(cases["near the threshold"]) == [3, 1]
+
+
+def test_figures_show_what_they_are_given(found):
+    rows = evaluation.measure(found, "elpv", "efficientnet_lite0", repeats=10)
+    dots = plots.scatter(rows).axes[0].get_lines()
+    wide = rows[rows.metric == "AU-ROC"].pivot(index="method", columns="task", values="value")
+    drawn = {line.get_label(): (*line.get_xdata(), *line.get_ydata()) for line in dots}
+    for method, name in (("simsiam", "SimSiam"), ("simsiam_spd", "SimSiam + SPD")):
+        assert drawn[name] == tuple(wide.loc[method, ["detection", "segmentation"]])
+    rows = found.rows("mono", "segmentation")[-3:]
+    images = [torch.rand(3, SIZE, SIZE)] * 3
+    maps = {method: found.maps[method][rows] for method in found.methods}
+    figure = plots.comparison(images, found.masks[rows], maps, ["a", "b", "c"])
+    limits = {ax.get_images()[0].get_clim() for ax in figure.axes[6:12]}
+    assert len(limits) == 1
+    ends = [float(end) for m in maps.values() for end in (m.min(), m.max())]
+    assert limits.pop() == (min(ends), max(ends))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "categories", "message"),
+    [
+        ("elpv", ["multi"], r"categories: \['multi'\] not among mono, poly"),
+        ("elvp", None, r"did you mean 'elpv'\?"),
+    ],
+)
+def test_what_is_not_there_is_named(dataset, categories, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        evaluation.samples(dataset, categories)
