@@ -6,6 +6,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
 from spdlib.smoothblend import SIGMA_AT_224, CutPaste, Draw, SmoothBlend
 
@@ -45,6 +46,53 @@ def test_blend_is_the_papers_formula(images):
     torch.testing.assert_close(blend.blend(images, draw), (1 - alpha) * images + alpha * u)
 
 
+@pytest.mark.parametrize("sigma", [0.4, 2.5])
+def test_alpha_of_extreme_boxes_is_a_dense_2d_convolution(sigma):
+    # One pixel, one row, one column, the whole image, each in the corners it fits.
+    size = height, width = 12, 19
+    extents = [(1, 1), (1, 19), (12, 1), (12, 19), (1, 7), (5, 1)]
+    boxes = [(y, x, h, w) for h, w in extents
+             for y in {0, height - h} for x in {0, width - w}]  # fmt: skip
+    top, left, h, w = torch.tensor(boxes).T
+    corner, none = torch.stack([top, left], 1), torch.zeros(len(boxes), 4)
+    draw = Draw(size, h, w, corner, corner, none, torch.ones(len(boxes), dtype=torch.bool))
+    masks = torch.zeros(len(boxes), 1, *size, dtype=torch.float64)
+    for mask, (y, x, h, w) in zip(masks, boxes, strict=True):
+        mask[0, y : y + h, x : x + w] = 1
+    tap = torch.arange(-15, 16, dtype=torch.float64)  # six sigma and more
+    kernel = torch.exp(-(tap[:, None] ** 2 + tap**2) / (2 * sigma**2))
+    dense = torch.nn.functional.conv2d(masks, (kernel / kernel.sum())[None, None], padding=15)
+    alpha = SmoothBlend(sigma=sigma).alpha(draw)
+    torch.testing.assert_close(alpha.double(), dense, rtol=0, atol=1e-4)
+
+
+SHAPES = [(4, 3, 64, 64), (4, 1, 64, 64), (4, 3, 40, 96), (4, 3, 9, 7), (4, 1, 1, 50)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"sigma": 0}, {"area": (0.004, 0.004), "aspect": (20, 20)}, {"area": (0.9, 1.0)}],
+    ids=["default", "hard", "one pixel high", "nearly the image"],
+)
+def test_blend_is_the_papers_formula_with_torchvisions_jitter(shape, settings):
+    images = 0.35 + 0.3 * torch.rand(shape, generator=generator(1))  # so that nothing clips
+    blend = SmoothBlend(**settings)
+    draw = blend.draw(4, shape[-2:], generator())
+    changed, alpha = blend.blend(images, draw), blend.alpha(draw)
+    for i, (source, target) in enumerate(zip(draw.source_boxes, draw.target_boxes, strict=True)):
+        (a, b, c, d), (e, f, g, h) = source.tolist(), target.tolist()
+        brightness, contrast, saturation, hue = draw.jitter[i].tolist()
+        patch = F.adjust_brightness(images[i, :, b:d, a:c], brightness)
+        patch = F.adjust_contrast(patch, contrast)
+        patch = F.adjust_hue(F.adjust_saturation(patch, saturation), hue)
+        u = torch.zeros_like(images[i])
+        u[:, f:h, e:g] = patch
+        expected = (1 - alpha[i]) * images[i] + alpha[i] * u
+        # torchvision's grey has rounded weights, 0.2989 for 0.299.
+        torch.testing.assert_close(changed[i], expected, rtol=0, atol=2e-3)
+
+
 def test_jitter_touches_the_patch_only(images):
     draw = SmoothBlend().draw(6, (96, 128), generator())
     jittered = SmoothBlend().foreground(images, draw)
@@ -82,9 +130,20 @@ def test_ten_thousand_draws_fill_their_ranges(blend):
     for values in (area, aspect):
         shares = torch.histc(values.clamp(0, 1 - 1e-9), 10, 0, 1) / len(values)
         assert (shares - 0.1).abs().max() < 0.025
-    # Patches lie inside, and reach both borders from either side.
+    # Patches lie inside, reach both borders from either side, and are as often in each tenth.
     for boxes in (draw.source_boxes, draw.target_boxes):
         assert boxes[:, :2].min() == 0 and boxes[:, 2:].max() == 224
+        for start, extent in ((boxes[:, 0], w), (boxes[:, 1], h)):
+            shares = torch.histc(start / (225 - extent), 10, 0, 1) / len(start)
+            assert (shares - 0.1).abs().max() < 0.02
+    # Area, aspect, the four coordinates and the jitter are drawn independently.
+    places = torch.cat([draw.source, draw.target], 1) / (225 - torch.stack([h, w, h, w], 1))
+    drawn = torch.cat([area[:, None], aspect[:, None], places, draw.jitter], 1)
+    assert (drawn.T.corrcoef() - torch.eye(10)).abs().max() < 0.05
+    for strength, factors in zip(blend.jitter, draw.jitter.T - torch.tensor([1, 1, 1, 0])[:, None],
+                                 strict=True):  # fmt: skip
+        shares = torch.histc(factors, 10, -strength, strength) / len(factors)
+        assert (shares - 0.1).abs().max() < 0.02
 
 
 def test_sigma_follows_the_image_unless_given():
@@ -102,18 +161,36 @@ def test_cutpaste_is_sigma_zero(images):
 
 
 def test_p_zero_changes_nothing(images):
-    assert torch.equal(SmoothBlend(p=0)(images, generator=generator()), images)
+    for x in (images, (images * 255).byte(), images[0]):
+        same = SmoothBlend(p=0)(x, generator=generator(), details=True)
+        assert torch.equal(same.images, x) and not same.alpha.any()
     half = SmoothBlend(p=0.5).draw(2000, (32, 32), generator()).blended
     assert abs(half.double().mean() - 0.5) < 0.04
 
 
-def test_uint8_and_float_agree(images):
-    whole = (images * 255).round().byte()
-    draw = SmoothBlend().draw(6, (96, 128), generator())
-    expected = SmoothBlend().blend(whole / 255, draw) * 255
-    changed = SmoothBlend().blend(whole, draw)
+@pytest.mark.parametrize("blend", [SmoothBlend(), CutPaste()])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_uint8_and_float_agree(images, blend, channels):
+    whole = (images[:, :channels] * 255).round().byte()
+    draw = blend.draw(6, (96, 128), generator())
+    expected = blend.blend(whole / 255, draw) * 255
+    changed = blend.blend(whole, draw)
     assert changed.dtype == torch.uint8
     assert (changed - expected).abs().max() < 0.51
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_floats(images, dtype):
+    given = images.to(dtype)
+    draw = SmoothBlend().draw(6, (96, 128), generator())
+    changed, expected = (SmoothBlend().blend(x, draw) for x in (given, given.float()))
+    assert changed.dtype == dtype
+    assert (changed.float() - expected).abs().max() <= max(torch.finfo(dtype).eps / 2, 1e-6)
+
+
+def test_no_images_at_all():
+    for whole in (torch.zeros(0, 3, 8, 8), torch.zeros(0, 3, 8, 8, dtype=torch.uint8)):
+        assert SmoothBlend()(whole, generator=generator()).shape == (0, 3, 8, 8)
 
 
 def test_the_same_seed_draws_the_same(images):
@@ -128,6 +205,31 @@ def test_a_draw_is_kept_and_repeated(images, tmp_path):
     torch.save(vars(draw), tmp_path / "draw.pt")
     again = Draw(**torch.load(tmp_path / "draw.pt", weights_only=True))
     assert torch.equal(blend.blend(images, again), blend(images, generator=generator()))
+
+
+def test_draws_of_some_images(images):
+    blend = SmoothBlend(p=0.5)
+    draw = blend.draw(6, (96, 128), generator())
+    some = [4, 1]
+    assert len(draw[some]) == 2 and len(draw[2:]) == 4
+    expected = blend.blend(images, draw)[some]
+    torch.testing.assert_close(blend.blend(images[some], draw[some]), expected)
+
+
+def test_other_settings_about_the_same_places():
+    size = (64, 100)
+    places = SmoothBlend().draw(500, size, generator())
+    assert vars(places).keys() == vars(places.centred_on(places)).keys()
+    for settings in ({"area": (0.1, 0.1)}, {"aspect": (5, 5)}, {"area": (1.0, 1.0)}):
+        moved = SmoothBlend(**settings).draw(500, size, generator()).centred_on(places)
+        for boxes, others in ((moved.source_boxes, places.source_boxes),
+                              (moved.target_boxes, places.target_boxes)):  # fmt: skip
+            assert (boxes[:, :2] >= 0).all()
+            assert (boxes[:, 2:] <= torch.tensor([100, 64])).all()
+            free = ((boxes[:, :2] > 0) & (boxes[:, 2:] < torch.tensor([100, 64]))).all(1)
+            centres, before = ((b[:, :2] + b[:, 2:]) / 2 for b in (boxes, others))
+            assert (centres - before)[free].abs().sum() <= 1.0 * free.sum()
+            assert settings.get("area") == (1.0, 1.0) or free.sum() > 100
 
 
 def test_details_tell_what_was_done(images):

@@ -86,18 +86,20 @@ def grid(rows: Mapping[str, Sequence[Picture]], titles: Sequence[str], side: flo
     Args:
         rows: The pictures of each row, by its name.
         titles: Of the columns.
-        side: Of a picture, inches, where the page's width allows it.
+        side: Width of a picture, inches, where the page's width allows it.
     """
     side = min(side, (style.WIDTH - 0.4) / len(titles))
+    shown = [[_pixels(image) for image in images] for images in rows.values()]
+    high = sum(side * line[0].shape[0] / line[0].shape[1] for line in shown)
     fig, axes = style.figure(
         len(rows), len(titles), width=0.4 + side * len(titles), squeeze=False,
-        height=0.28 + 0.17 * max(title.count("\n") for title in titles) + side * len(rows),
+        height=0.28 + 0.17 * max(title.count("\n") for title in titles) + high,
     )  # fmt: skip
     fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    for line, (name, images) in zip(axes, rows.items(), strict=True):
+    for line, name, images in zip(axes, rows, shown, strict=True):
         line[0].set_ylabel(name, fontsize=9)
-        for ax, image in zip(line, images, strict=True):
-            _bare(ax).imshow(_pixels(image))
+        for ax, pixels in zip(line, images, strict=True):
+            _bare(ax).imshow(pixels)
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title, fontsize=9)
     return fig
@@ -111,7 +113,7 @@ def patch(image: Tensor, draw: Draw) -> Figure:
         draw: For one image.
     """
     left, top, right, bottom = draw.source_boxes[0].tolist()
-    fig, (whole, cut) = style.figure(1, 2, height=3.3, width=6.6)
+    fig, (whole, cut) = style.figure(1, 2, height=2.9, width=5.8)
     _bare(whole).imshow(_pixels(image))
     outline(whole, draw)
     cut.imshow(_pixels(image[:, top:bottom, left:right]), vmin=0, vmax=1)
@@ -120,47 +122,51 @@ def patch(image: Tensor, draw: Draw) -> Figure:
     return fig
 
 
-def mask(draw: Draw, blend: SmoothBlend) -> Figure:
-    """The box mask, the smoothed mask, and both along a row.
+def layers(foreground: Tensor, draw: Draw, blend: SmoothBlend) -> Figure:
+    """The foreground, the box mask, the smoothed mask, and both masks along a row.
 
     Args:
+        foreground: (C, H, W), zero but for the patch.
         draw: For one image.
         blend: What smooths the mask.
     """
     left, top, right, bottom = draw.target_boxes[0].tolist()
     row = (top + bottom) // 2
-    fig, axes = style.figure(1, 3, height=2.9, width_ratios=[1, 1, 1.5])
+    fig, axes = style.figure(1, 4, height=2.5, width_ratios=[1, 1, 1, 1.6])
     alphas = [b.alpha(draw)[0, 0] for b in (SmoothBlend(sigma=0), blend)]
     sigma = blend.sigma_for(draw.size)
-    for ax, alpha, title in zip(
-        axes, alphas, ("box mask", f"smoothed, sigma {sigma:g} px"), strict=False
-    ):
-        _bare(ax).imshow(alpha, vmin=0, vmax=1)
+    titles = ("foreground u", "box mask", f"smoothed, sigma {sigma:.3g} pixels")
+    shown = (_pixels(foreground), *alphas)
+    for ax, picture, title in zip(axes, shown, titles, strict=False):
+        _bare(ax).imshow(picture, vmin=0, vmax=1)
+        ax.set_title(title, fontsize=10)
+        ax.set_anchor("N")
+    for ax in axes[1:3]:
         ax.axhline(row, color=style.ORANGE, linewidth=1, linestyle=":")
-        ax.set_title(title)
     columns = np.arange(draw.size[1])
-    axes[2].axvspan(left - 0.5, right - 0.5, color=style.SKY, alpha=0.25, linewidth=0)
-    axes[2].step(columns, alphas[0][row], where="mid", color=style.GREY)
-    axes[2].plot(columns, alphas[1][row], color=style.BLACK, linewidth=2)
-    axes[2].text(right + 2, 0.96, "box mask", color=style.GREY, va="center")
-    axes[2].text(right + 0.6 * sigma + 2, 0.3, "smoothed: alpha", va="center")
+    axes[3].axvspan(left - 0.5, right - 0.5, color=style.SKY, alpha=0.25, linewidth=0)
+    axes[3].step(columns, alphas[0][row], where="mid", color=style.GREY)
+    axes[3].plot(columns, alphas[1][row], color=style.BLACK, linewidth=2)
+    axes[3].text(right + 2, 0.96, "box mask", color=style.GREY, va="center")
+    axes[3].text(right + 0.6 * sigma + 2, 0.3, "alpha", va="center")
     reach = 5 * sigma + 5
-    axes[2].set(xlim=(left - reach, right + reach), ylim=(-0.02, 1.05),
-                xlabel=f"column along row {row} (dotted), pixels")  # fmt: skip
+    axes[3].set(xlim=(left - reach, right + reach), ylim=(-0.02, 1.05),
+                xlabel=f"column of row {row} (dotted), pixels")  # fmt: skip
     return fig
 
 
-def steps(image: Tensor, blended: Tensor) -> Figure:
+def steps(image: Tensor, blended: Tensor, width: float = style.WIDTH) -> Figure:
     """Image, blend, and their amplified difference.
 
     Args:
         image: (C, H, W).
         blended: The same, changed.
+        width: Of the figure, inches.
     """
-    height, width = image.shape[-2:]
-    side = (style.WIDTH - 1.1) / 3
-    fig, axes = style.figure(1, 3, height=side * height / width + 0.35)
-    titles = ("image", "blended", f"difference, × {GAIN}")
+    side = (width - 1.1) / 3
+    height = side * image.shape[-2] / image.shape[-1] + 0.35
+    fig, axes = style.figure(1, 3, height=height, width=width)
+    titles = ("image", "blended", f"difference × {GAIN}")
     shown = _pixels(image), _pixels(blended), difference(image, blended)
     for ax, pixels, title in zip(axes, shown, titles, strict=True):
         _bare(ax).imshow(pixels)
@@ -179,12 +185,13 @@ def profiles(images: Mapping[str, Tensor], draw: Draw, side: int) -> Figure:
     """
     box = left, top, right, bottom = draw.target_boxes[0].tolist()
     row = (top + bottom) // 2
-    fig, axes = style.figure(1, len(images) + 1, height=2.6, width_ratios=[1] * len(images) + [1.9])
+    fig, axes = style.figure(1, len(images) + 1, height=2.6, width_ratios=[1] * len(images) + [2.2])
     rows, columns = (
         around(numbers, box, side)
         for numbers in torch.meshgrid(*map(torch.arange, draw.size), indexing="ij")
     )
-    looks = ((style.GREY, "-", 1.3), (style.VERMILION, "--", 1.6), (style.BLUE, "-", 2))
+    looks = ((style.GREY, "-", 1.3), (style.VERMILION, "--", 1.6), (style.BLUE, "-", 2),
+             (style.GREEN, "-.", 1.6))  # fmt: skip
     axes[-1].axvspan(left - 0.5, right - 0.5, color=style.SKY, alpha=0.25, linewidth=0)
     for ax, (name, image), (colour, line, width) in zip(axes, images.items(), looks, strict=False):
         close = around(image, box, side)
@@ -197,8 +204,7 @@ def profiles(images: Mapping[str, Tensor], draw: Draw, side: int) -> Figure:
     axes[-1].set(xlabel=f"column along row {row} (dotted), pixels", ylabel="level of 255",
                  xlim=(int(columns[0, 0]), int(columns[0, -1])))  # fmt: skip
     axes[-1].legend(
-        loc="lower center", bbox_to_anchor=(0.45, 0.98), ncols=len(images),
-        handlelength=1.4, columnspacing=1,
+        loc="lower center", bbox_to_anchor=(0.45, 0.98), ncols=2, handlelength=1.6,
     )  # fmt: skip
     return fig
 
@@ -226,7 +232,7 @@ def strip(
         close = [around(blended[number], box, side) for blended in changed]
         rows[name] = close
         rows[f"change × {GAIN}" + " " * number] = [difference(close[0], x) for x in close]
-    return grid(rows, ["image", *blends])
+    return grid(rows, ["image", *blends], side=1.05)
 
 
 def visibility(changes: Mapping[str, Changes], threshold: int) -> Figure:
@@ -236,7 +242,7 @@ def visibility(changes: Mapping[str, Changes], threshold: int) -> Figure:
         changes: Of ``"SmoothBlend"`` and ``"CutPaste"``.
         threshold: Levels of 255 from which a change counts as visible.
     """
-    fig, (pixels, draws) = style.figure(1, 2, height=3.5)
+    fig, (pixels, draws) = style.figure(1, 2, height=3.2)
     levels = np.arange(1, 256)
     for name, found in changes.items():
         for number, (place, (where, colour)) in enumerate(PLACES.items()):
@@ -249,7 +255,8 @@ def visibility(changes: Mapping[str, Changes], threshold: int) -> Figure:
             draws.plot(levels, below, linewidth=2, label=label, **look)
     for ax in (pixels, draws):
         ax.axvline(threshold, color=style.GREY, linestyle=":")
-        ax.text(threshold, 0.02, " visible", transform=ax.get_xaxis_transform(), color=style.GREY)
+        ax.text(threshold, 0.99, " visible", transform=ax.get_xaxis_transform(), va="top",
+                color=style.GREY)  # fmt: skip
         ax.set(xscale="log", xlim=(1, 255))
         ax.set_xticks([1, 2, 4, 8, 16, 32, 64, 128, 255], [1, 2, 4, 8, 16, 32, 64, 128, 255])
         ax.minorticks_off()
@@ -263,27 +270,28 @@ def visibility(changes: Mapping[str, Changes], threshold: int) -> Figure:
 
 
 def examples(
-    images: Tensor, blend: SmoothBlend, draw: Draw, chosen: Mapping[str, int], side: int
-) -> Figure:
-    """Some of many draws, close up: image, blend, difference.
+    images: Tensor, blend: SmoothBlend, draws: Draw, chosen: Sequence[int], titles: Sequence[str],
+    side: int,
+) -> Figure:  # fmt: skip
+    """Some of many draws, close up: image, blend, change.
 
     Args:
         images: (N, C, H, W).
         blend: What the draws are for.
-        draw: Many draws; number i is of image i % N, as in :func:`spdlib.visibility.changes`.
-        chosen: The numbers of those to show, by the title of the column.
+        draws: Number i is of image i % N, as in :func:`spdlib.visibility.changes`.
+        chosen: The numbers of those to show, a column each.
+        titles: Of the columns.
         side: Of what is shown around the paste, pixels.
     """
     rows = {"image": [], "blended": [], f"change × {GAIN}": []}
-    for number in chosen.values():
-        one, image = draw[[number]], images[number % len(images)]
-        box = one.target_boxes[0].tolist()
-        before, after = (around(x, box, side) for x in (image, blend.blend(image, one)))
-        for row, picture in zip(
-            rows.values(), (before, after, difference(before, after)), strict=True
-        ):
+    for number in chosen:
+        draw, image = draws[[number]], images[number % len(images)]
+        box = draw.target_boxes[0].tolist()
+        before, after = (around(x, box, side) for x in (image, blend.blend(image, draw)))
+        columns = (before, after, difference(before, after))
+        for row, picture in zip(rows.values(), columns, strict=True):
             row.append(picture)
-    return grid(rows, list(chosen))
+    return grid(rows, titles, side=1.05)
 
 
 def outline(ax: Axes, draw: Draw, number: int = 0) -> None:
