@@ -301,6 +301,23 @@ def baseline_maps(height: int, width: int, spread: float = 0.25) -> dict[str, Te
     return {"uniform": torch.ones(height, width), "centre": centre}
 
 
+def masks_on_grid(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Masks brought to a stage's grid and enlarged again, as maps are.
+
+    The most that can be asked of a map: a thin crack fills no cell of a coarse grid, so the
+    energy of even a perfect map lies around it, too.
+
+    Args:
+        masks: Ground truth (N, H, W), bool.
+        grid: Cells of the stage's feature map, (rows, columns).
+
+    >>> masks_on_grid(torch.tensor([[[True, False], [False, False]]]), (1, 1)).tolist()
+    [[[0.25, 0.25], [0.25, 0.25]]]
+    """
+    cells = F.adaptive_avg_pool2d(masks[:, None].float(), grid)
+    return F.interpolate(cells, masks.shape[-2:], mode="bilinear")[:, 0]
+
+
 def perturbation(
     encoder: Encoder,
     images: Tensor,

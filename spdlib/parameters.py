@@ -96,6 +96,27 @@ class AurocVsAupr(Parameters):
     repeats: Count
 
 
+class GradcamAttention(Parameters):
+    """Notebook 05."""
+
+    category: Literal["mono", "poly"]
+    encoders: Annotated[list[str], Field(min_length=2)]
+    architecture: EncoderName
+    stage: Annotated[int, Field(ge=1, le=4)]
+    method: Literal["gradcam", "hirescam", "layercam", "eigencam"]
+    normal_images: Annotated[int, Field(ge=1, le=412)]  # normal cells of mono to train on
+    painted_images: Annotated[int, Field(ge=6, le=132)]  # held-out normal cells of mono: 176
+    defective_images: Annotated[int, Field(ge=6, le=313)]  # defective cells of mono
+    size: ImageSize
+
+    @field_validator("encoders")
+    @classmethod
+    def _once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("each may be named once")
+        return names
+
+
 class PaperComparison(Parameters):
     """Notebook 07."""
 

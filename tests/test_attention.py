@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from pytorch_grad_cam.utils.image import scale_cam_image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 from scipy.stats import bootstrap
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import NearestNeighbors
@@ -24,6 +24,7 @@ from spdlib.attention import (
     embed,
     interval,
     localisation,
+    masks_on_grid,
     normalise,
     perturbation,
     summarise,
@@ -247,6 +248,15 @@ def test_baselines_know_nothing():
     centre = maps["centre"]
     torch.testing.assert_close(centre, centre.flip(0, 1))
     assert centre[19, 44] / centre[19, 29] == pytest.approx(np.exp(-0.5), rel=0.05)  # one sigma
+
+
+def test_masks_on_a_grid_are_pooled_and_enlarged_as_maps_are():
+    masks = random(3, 12, 8) > 0.7
+    blocks = masks.numpy().reshape(3, 4, 3, 4, 2).mean((2, 4))
+    # Bilinear, half-pixel centres, edges repeated: scipy's zoom on a grid with cell-sized pixels.
+    expected = zoom(blocks, (1, 3, 2), order=1, mode="nearest", grid_mode=True)
+    np.testing.assert_allclose(masks_on_grid(masks, (4, 4)), expected, atol=1e-6)
+    torch.testing.assert_close(masks_on_grid(masks, (12, 8)), masks.float())
 
 
 def test_perturbation_tells_a_map_of_the_defect_from_one_of_elsewhere(lite0):

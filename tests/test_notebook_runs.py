@@ -25,7 +25,9 @@ TINY = {
         "test_images": 10, "repeats": 20,
     },
     "04_auroc_vs_aupr": {"train_images": 30, "test_images": 12, "size": 96, "repeats": 20},
-    "05_gradcam_attention": {},
+    "05_gradcam_attention": {
+        "normal_images": 12, "painted_images": 8, "defective_images": 6, "size": 64,
+    },
 }
 READS_ENCODERS = ("03_padim_evaluation", "05_gradcam_attention")
 ALL = notebooks.find()
