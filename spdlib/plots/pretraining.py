@@ -21,6 +21,7 @@ from spdlib.plots import style
 PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
 SMOOTH = 8  # steps of the running mean over noisy losses
 SEEN = 0.1  # of the largest alpha: where a blended patch is outlined
+LEAST = 1e-3  # of the unit: a view that hardly differs from its anchor
 KINDS = ("weak", "blended")
 WEAK, BLENDED = style.NORMAL, style.ANOMALY
 COLUMNS = ("strong view", "strong view", "anchor", "positive", "negative", "the answer")
@@ -96,8 +97,6 @@ def training(histories: Mapping[str, pd.DataFrame]) -> Figure:
     spot.set_title("spot-the-difference score (AU-ROC)")
     std.set_title("spread of features (1: the sphere)")
     rank.set_title("effective rank of features")
-    std.set_ylim(0, None)
-    rank.set_ylim(0, None)
     _limit(std, COLLAPSED_STD)
     _limit(rank, COLLAPSED_RANK)
     spot.axhline(0.5, color=style.GREY, linestyle=":")
@@ -121,7 +120,7 @@ def spot_scores(table: pd.DataFrame) -> Figure:
     """
     names, measures = list(table.method.unique()), list(table.metric.unique())
     fig, axes = style.figure(
-        1, len(measures), height=1.0 + 0.38 * len(names), sharey=True, squeeze=False
+        1, len(measures), height=1.2 + 0.38 * len(names), sharey=True, squeeze=False
     )
     for ax, metric in zip(axes[0], measures, strict=True):
         rows = table[table.metric == metric].set_index("method").loc[names]
@@ -132,19 +131,20 @@ def spot_scores(table: pd.DataFrame) -> Figure:
             ax.annotate(f"{100 * row.value:.1f}", (row.value, height), (0, 7),
                         textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
         ax.axvline(0.5, color=style.GREY, linestyle=":")
-        ax.set(title=f"{metric} (dots: guessing)", xlim=(min(0.48, rows.low.min() - 0.02), 1))
+        ax.set(title=metric, xlim=(min(0.48, rows.low.min() - 0.02), 1))
         ax.xaxis.set_major_formatter(PERCENT)
         ax.grid(axis="x", alpha=0.3)
     axes[0, 0].set_yticks(range(len(names)), [style.method_name(name) for name in names])
     axes[0, 0].set_ylim(len(names) - 0.5, -0.7)
+    fig.supxlabel("with 95 % bootstrap interval; dotted: guessing", fontsize=9.5)
     return fig
 
 
 def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """How far weak and blended views lie from their anchors, in units of a cell's difference.
+    """How far weak and blended views lie from their anchors.
 
-    One unit is the median distance between the features of two images of the set: encoders
-    whose distances differ in scale can be compared.
+    The unit is the median distance between two images of the set, so that encoders whose
+    distances differ in scale can be compared. Below a thousandth the axis ends.
 
     Args:
         spots: What :func:`spdlib.monitors.spot_the_difference` returns, by method.
@@ -152,7 +152,7 @@ def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
     fig, axes = style.figure(2, len(spots), height=5.6, sharex=True, squeeze=False,
                              height_ratios=[1, 1.5])  # fmt: skip
     scaled = {
-        name: tuple(np.maximum(spot[kind], 1e-7) / unit(spot["features"]) for kind in KINDS)
+        name: tuple(np.maximum(spot[kind] / unit(spot["features"]), LEAST) for kind in KINDS)
         for name, spot in spots.items()
     }
     low = min(views.min() for pair in scaled.values() for views in pair) / 1.5
@@ -167,7 +167,7 @@ def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
         bottom.plot([low, high], [low, high], color=style.GREY, linewidth=1)
         bottom.plot(weak, blended, ".", color=style.BLACK, markersize=4, alpha=0.5)
         bottom.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
-        bottom.text(0.04, 0.96, f"blended farther:\n{np.mean(blended > weak):.0%} of cells",
+        bottom.text(0.04, 0.96, f"blended farther:\n{np.mean(blended > weak):.0%} of images",
                     transform=bottom.transAxes, va="top", fontsize=9)  # fmt: skip
         bottom.set_xlabel("distance of the weak view")
     for ax in axes[1]:
@@ -175,10 +175,10 @@ def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for ax in axes[1, 1:]:
         ax.tick_params(labelleft=False)
-    axes[0, 0].set_ylabel("cells")
+    axes[0, 0].set_ylabel("images")
     axes[1, 0].set_ylabel("distance of the blended view")
     axes[0, 0].legend(loc="upper left")
-    fig.supxlabel("1: the median distance between two cells", fontsize=9.5)
+    fig.supxlabel("1: the median distance between two images", fontsize=9.5)
     return fig
 
 
@@ -245,8 +245,6 @@ def collapse(histories: Mapping[str, pd.DataFrame]) -> Figure:
     axes[2].set_title("effective rank")
     _limit(axes[1], COLLAPSED_STD)
     _limit(axes[2], COLLAPSED_RANK)
-    for ax in axes[1:]:
-        ax.set_ylim(0, None)
     for ax in axes:
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[0].legend()
@@ -278,13 +276,14 @@ def spot_game(
         _outline(axes[2], alpha[0])
     ax = axes[3]
     for height, (weak, blended) in enumerate(found.values()):
+        seen = "spotted" if blended > weak else "missed"
+        weak, blended = max(weak, LEAST), max(blended, LEAST)
         ax.plot([weak, blended], [height, height], color=style.GREY, linewidth=1.5, zorder=1)
         ax.plot(weak, height, "o", color=WEAK, markersize=8, label="positive")
         ax.plot(blended, height, "D", color=BLENDED, markersize=8, label="negative")
-        seen = "spotted" if blended > weak else "missed"
         ax.annotate(seen, (np.sqrt(weak * blended), height), (0, 8), fontsize=9, ha="center",
                     textcoords="offset points")  # fmt: skip
-    ax.set(xscale="log", xlabel="distance to the anchor\n(1: another cell)", xlim=(1e-3, 3))
+    ax.set(xscale="log", xlabel="distance to the anchor\n(1: another image)", xlim=(LEAST, 5))
     ax.set_yticks(range(len(found)), [style.method_name(name) for name in found])
     ax.set_ylim(len(found) - 0.5, -0.8)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -304,23 +303,28 @@ def _has(history: pd.DataFrame, column: str) -> bool:
 def _noisy(ax: Axes, history: pd.DataFrame, column: str, method: str) -> None:
     if not _has(history, column):
         return
+    history = history[history[column].notna()]  # not before the first step
     drawn = _style(method) | {"marker": "", "linewidth": 2}
-    smooth = history[column].rolling(SMOOTH, center=True, min_periods=1).mean()
     ax.plot(history.step, history[column], color=drawn["color"], linewidth=0.7, alpha=0.4)
-    ax.plot(history.step, smooth, **drawn)
+    ax.plot(history.step, _smooth(history[column]), **drawn)
 
 
 def _cosines(ax: Axes, history: pd.DataFrame) -> None:
     if not _has(history, "cos_positive"):
         return
+    history = history[history.cos_positive.notna()]
     sides = [(history.cos_positive, WEAK, "positive"), (history.cos_negative, BLENDED, "negative")]
-    lines = [values.rolling(SMOOTH, center=True, min_periods=1).mean() for values, _, _ in sides]
+    lines = [_smooth(values) for values, _, _ in sides]
     for smooth, (values, colour, name) in zip(lines, sides, strict=True):
         ax.plot(history.step, values, color=colour, linewidth=0.7, alpha=0.4)
         ax.plot(history.step, smooth, color=colour, linewidth=2, label=name)
     ax.fill_between(history.step, *lines, color=style.GREY, alpha=0.15, linewidth=0)
     if ax.get_legend() is None:
         ax.legend(loc="lower left")
+
+
+def _smooth(values: pd.Series) -> pd.Series:
+    return values.rolling(SMOOTH, center=True, min_periods=1).mean()
 
 
 def _watched(ax: Axes, history: pd.DataFrame, column: str, method: str) -> None:
@@ -333,6 +337,7 @@ def _limit(ax: Axes, value: float) -> None:
     ax.axhline(value, color=style.GREY, linestyle=":")
     ax.annotate("collapsed below", (1, value), (0, 2), xycoords=("axes fraction", "data"),
                 textcoords="offset points", ha="right", fontsize=8, color=style.GREY)  # fmt: skip
+    ax.set_ylim(0, 1.15 * max(np.max(line.get_ydata()) for line in ax.lines))
 
 
 def _legend(fig: Figure, ax: Axes) -> None:
