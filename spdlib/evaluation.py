@@ -259,17 +259,24 @@ def painted_paths(found: Evaluation) -> Array:
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Results to read: a row a task, category and method, a column a metric, in percent."""
+    """Results to read: a row a task, category and method, a column a metric, in percent.
+
+    Several categories are followed by their mean, which has no interval.
+    """
+    index = ["task", "category", "method"]
     text = [
         f"{100 * row.value:.1f}  [{100 * row.low:.1f}, {100 * row.high:.1f}]"
         for row in rows.itertuples()
     ]
-    index = ["task", "category", "method"]
-    wide = rows.assign(text=text, method=rows.method.map(method_name))
-    wide = wide.pivot(index=index, columns="metric", values="text")
-    order = rows.assign(method=rows.method.map(method_name))[index].drop_duplicates()
-    order = order.sort_values("task", kind="stable")
-    return wide.loc[list(order.itertuples(index=False, name=None)), [*results.METRICS.values()]]
+    parts = [rows.assign(text=text)]
+    if rows.category.nunique() > 1:
+        means = rows.groupby(["task", "method", "metric"], sort=False).value.mean().reset_index()
+        parts.append(means.assign(category="mean", text=(100 * means.value).map("{:.1f}".format)))
+    both = pd.concat(parts).sort_values("task", kind="stable")
+    both["method"] = both.method.map(method_name)
+    wide = both.set_index([*index, "metric"]).text.unstack()
+    order = both[index].drop_duplicates().itertuples(index=False, name=None)
+    return wide.loc[list(order), [*results.METRICS.values()]]
 
 
 def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:

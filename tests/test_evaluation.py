@@ -145,6 +145,10 @@ def test_rows_hold_the_metrics_of_their_task(found):
     assert shown.loc[("detection", "mono", "SimSiam"), "AU-ROC"].startswith(
         f"{100 * one.detection:.1f}  ["
     )
+    other = rows.assign(category="poly", value=0.5)
+    shown = evaluation.summary(pd.concat([rows, other]))
+    mean = shown.loc[("detection", "mean", "SimSiam"), "AU-ROC"]
+    assert float(mean) == pytest.approx(50 * (one.detection + 0.5), abs=0.051)
 
 
 @pytest.mark.parametrize("pixels", [(), (5, 5), (40, 40)], ids=["images", "pixels", "many pixels"])

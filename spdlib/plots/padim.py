@@ -254,11 +254,9 @@ def recall_by_area(table: pd.DataFrame) -> Figure:
         ax.plot(area, rows.recall, **look)
     ax.set(xscale="log", ylim=(-0.03, 1.03), ylabel="defects found",
            xlabel="area of the defect, % of the image")  # fmt: skip
-    low, high = ax.get_xlim()
-    ticks = [n * 10.0**k for k in range(-3, 3) for n in (1, 2, 5)]
-    ax.set_xticks([t for t in ticks if low <= t <= high], minor=False)
+    ax.set_xticks(100 * np.unique(table.area), minor=False)
     ax.set_xticks([], minor=True)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
     ax.yaxis.set_major_formatter(PERCENT)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig
