@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from spdlib import encoders, paths
+from spdlib import paths
 
 CELL = ["dataset", "category", "protocol", "task", "downstream_model", "encoder", "setting"]
 REPEAT = ["seed", "draw"]
@@ -40,6 +40,18 @@ def prepare(rows: pd.DataFrame) -> pd.DataFrame:
     return means.agg(
         value=("value", "mean"), low=("low", "mean"), high=("high", "mean"), files=("value", "size")
     ).reset_index()
+
+
+def with_means(prepared: pd.DataFrame) -> pd.DataFrame:
+    """The results and, where a data set has several categories, their mean as a category
+    ``"Mean"``: of each repetition, so that its interval is over repetitions, too."""
+    keys = [key for key in [*CELL, *REPEAT, "method", "metric"] if key != "category"]
+    means = prepared.groupby(keys, sort=False, dropna=False).agg(
+        value=("value", "mean"), files=("files", "max"), categories=("category", "nunique")
+    )
+    means = means.reset_index().assign(category="Mean")
+    several = means[means.categories > 1].drop(columns="categories")
+    return pd.concat([prepared, several], ignore_index=True) if len(several) else prepared
 
 
 def summary(prepared: pd.DataFrame) -> pd.DataFrame:
@@ -99,6 +111,28 @@ def gains(prepared: pd.DataFrame) -> pd.DataFrame:
     return found.assign(low=found.gain - half, high=found.gain + half)[columns]
 
 
+def sentences(gains: pd.DataFrame, metric: str = "AU-PR") -> list[str]:
+    """What each gain says, in a line: its 95 % interval, and whether that excludes zero.
+
+    Args:
+        gains: As :func:`gains` returns them.
+        metric: Which of them.
+    """
+    lines = []
+    for row in gains[gains.metric == metric].itertuples():
+        verdict = "the sign is open"
+        if row.n < 2:
+            verdict = "one pair tells no sign"
+        elif row.low > 0 or row.high < 0:
+            verdict = "beyond chance"
+        interval = f" ({row.low:+.1f} to {row.high:+.1f}, {row.n} pairs)" if row.n > 1 else ""
+        where = " ".join(filter(None, (row.dataset, row.category, row.protocol, row.task)))
+        where += f", {row.setting}" if row.setting else ""
+        what = f"{row.method} minus {row.baseline} {row.gain:+.1f}{interval}"
+        lines.append(f"{where}: {what}: {verdict}")
+    return lines
+
+
 def comparable(
     prepared: pd.DataFrame, about: Mapping[str, Mapping[str, Any]] | None = None
 ) -> pd.DataFrame:
@@ -138,8 +172,10 @@ def comparable(
 
 def provenance(methods: Any) -> dict[str, dict[str, Any]]:
     """What the weight files in ``runs/encoders`` say about how they were made, by method."""
+    from spdlib.encoders import read_provenance  # here: the tables alone need no torch
+
     files = {method: paths.encoders() / f"{method}.safetensors" for method in methods}
-    return {m: encoders.read_provenance(file) for m, file in files.items() if file.is_file()}
+    return {method: read_provenance(file) for method, file in files.items() if file.is_file()}
 
 
 def pretraining_data(method: str, about: Mapping[str, Any] | None) -> tuple[str, bool]:

@@ -117,6 +117,31 @@ class GradcamAttention(Parameters):
         return names
 
 
+class TwoClassTraining(Parameters):
+    """Notebook 06. What is None is left to the preset."""
+
+    preset: Literal["laptop", "paper"]
+    dataset: Annotated[str, Field(min_length=1)]
+    masked_dataset: Annotated[str, Field(min_length=1)]
+    category: Annotated[str, Field(min_length=1)]
+    only_held_out: bool
+    encoders: Annotated[list[str], Field(min_length=2)]
+    architecture: EncoderName
+    shots: Annotated[list[Count], Field(min_length=2)]
+    draws: Annotated[int, Field(ge=2)]
+    normal_images: Annotated[int, Field(ge=2)]
+    size: ImageSize | None
+    iterations: Count | None
+    repeats: Annotated[int, Field(ge=10)]
+
+    @field_validator("encoders", "shots")
+    @classmethod
+    def _once(cls, values: list[Any]) -> list[Any]:
+        if len(set(values)) < len(values):
+            raise ValueError("each may be named once")
+        return values
+
+
 class PaperComparison(Parameters):
     """Notebook 07."""
 

@@ -17,17 +17,29 @@ from spdlib import notebooks
 TINY = {
     "01_smoothblend": {"images": 4, "draws": 40, "size": 96},
     "02_spd_pretraining": {
-        "size": 32, "epochs": 1, "batch_size": 16, "train_images": 64, "test_images": 40,
+        "size": 32,
+        "epochs": 1,
+        "batch_size": 16,
+        "train_images": 64,
+        "test_images": 40,
         "collapse_epochs": 1,
     },
     "03_padim_evaluation": {
-        "categories": ["mono"], "size": 96, "n_features": 20, "train_images": 12,
-        "test_images": 10, "repeats": 20,
+        "categories": ["mono"],
+        "size": 96,
+        "n_features": 20,
+        "train_images": 12,
+        "test_images": 10,
+        "repeats": 20,
     },
     "04_auroc_vs_aupr": {"train_images": 30, "test_images": 12, "size": 96, "repeats": 20},
     "05_gradcam_attention": {
-        "normal_images": 12, "painted_images": 8, "defective_images": 6, "size": 64,
+        "normal_images": 12,
+        "painted_images": 8,
+        "defective_images": 6,
+        "size": 64,
     },
+    "07_paper_comparison": {},
 }
 READS_ENCODERS = ("03_padim_evaluation", "05_gradcam_attention")
 ALL = notebooks.find()

@@ -7,12 +7,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy import stats
 
 from spdlib import paper
 from spdlib.plots import style
 from spdlib.plots.tables import spaced
 
 METRIC_COLOURS = {"AU-PR": style.ORANGE, "AU-ROC": style.SKY}
+FEW = 3  # categories that are shown one by one
 VERDICT_COLOURS = {"agree": style.SKY, "tie": "#BBBBBB", "disagree": style.VERMILION}
 
 
@@ -85,15 +87,16 @@ def scatter() -> Figure:
     return fig
 
 
-def gains(table: pd.DataFrame) -> Figure:
+def gains(table: pd.DataFrame, seed: int = 0) -> Figure:
     """Every gain of + SPD, a dot a subset, and their mean; a row a table of the paper.
 
     Args:
         table: As :func:`spdlib.paper.gains` returns it.
+        seed: Of the dots' vertical places, which mean nothing.
     """
     tables = sorted(table.table.unique())
     fig, axes = style.figure(1, 2, height=1.2 + 0.62 * len(tables), sharey=True, sharex=True)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for ax, baseline in zip(axes, ("SimSiam", "Supervised"), strict=True):
         for place, number in enumerate(tables):
             for metric, offset in zip(paper.METRICS, (-0.2, 0.2), strict=True):
@@ -159,7 +162,8 @@ def disagreements(pairs: pd.DataFrame) -> Figure:
 
 
 def beside(own: pd.DataFrame, theirs: pd.DataFrame) -> Figure:
-    """One's own gains below the paper's, with intervals.
+    """One's own gains below the paper's, with intervals: over pairs, or over categories where
+    there are more than a few.
 
     Args:
         own: As :func:`spdlib.comparison.gains` returns them.
@@ -169,14 +173,21 @@ def beside(own: pd.DataFrame, theirs: pd.DataFrame) -> Figure:
     for (number, protocol, task, baseline, metric), r in theirs.groupby(
         ["table", "protocol", "task", "baseline", "metric"], sort=False
     ):
-        half = 2.201 * r.gain.std() / len(r) ** 0.5  # Student's, eleven degrees of freedom
         label = f"paper, {protocol} {task} ({number})\n{baseline} + SPD, VisA: 12 subsets"
-        rows.append((label, metric, r.gain.mean(), half, bool(r.suspect.any())))
-    for r in own[own.metric.isin(paper.METRICS)].itertuples():
-        setting = f", {r.setting}" if r.setting else ""
-        label = f"yours, {r.protocol} {r.task}, {r.dataset} {r.category}{setting}\n"
-        label += f"{style.method_name(r.method)} − {style.method_name(r.baseline)}: {r.n} pairs"
-        rows.append((label, r.metric, r.gain, r.high - r.gain, False))
+        rows.append((label, metric, r.gain.mean(), _half(r.gain), bool(r.suspect.any())))
+    keys = ["protocol", "task", "dataset", "encoder", "setting", "baseline", "method", "metric"]
+    for key, r in own[own.metric.isin(paper.METRICS)].groupby(keys, sort=False):
+        protocol, task, dataset, encoder, setting, baseline, method, metric = key
+        what = ", ".join(filter(None, (f"yours, {protocol} {task}", encoder, setting)))
+        gain = f"{style.method_name(method)} − {style.method_name(baseline)}, {dataset}"
+        if len(r) > FEW:
+            label = f"{what}\n{gain}: {len(r)} categories"
+            rows.append((label, metric, r.gain.mean(), _half(r.gain), False))
+            continue
+        for one in r.itertuples():
+            count = f"{one.n} pair{'s' if one.n > 1 else ''}"
+            label = f"{what}\n{gain} {one.category}: {count}"
+            rows.append((label, metric, one.gain, one.high - one.gain, False))
     table = pd.DataFrame(rows, columns=["label", "metric", "gain", "half", "suspect"])
     labels = list(dict.fromkeys(table.label))
     fig, ax = style.figure(height=1.1 + 0.42 * len(labels))
@@ -222,8 +233,9 @@ def dumbbells(
             for name, marker in zip((baseline, method), "oD", strict=True):
                 if (label, name) in chosen.index:
                     ends.append(end := chosen.loc[(label, name)])
-                    face = "white" if end.mark == "?" else colour
-                    ax.plot(end.value, row + offset, marker, color=colour, markersize=6,
+                    own = style.method_style(name)["color"]
+                    face = "white" if end.mark == "?" else own
+                    ax.plot(end.value, row + offset, marker, color=own, markersize=6,
                             markerfacecolor=face, zorder=3)  # fmt: skip
             if len(ends) == 2:
                 start, stop = (end.value for end in ends)
@@ -240,8 +252,8 @@ def dumbbells(
     differences.set(xlabel="gain, percentage points", title="+ SPD minus baseline")
     shown = set(chosen.index.get_level_values("method"))
     handles = [
-        Line2D([], [], color=style.METHOD_COLOURS.get(pair[0], style.BLACK), linestyle="",
-               marker=marker, label=style.method_name(name))
+        Line2D([], [], color=style.method_style(name)["color"], linestyle="", marker=marker,
+               label=style.method_name(name))
         for pair in pairs
         for marker, name in zip("oD", pair, strict=True)
         if name in shown
@@ -250,6 +262,11 @@ def dumbbells(
                      label="suspect")  # fmt: skip
     fig.legend(handles=[*handles, suspect], loc="outside lower center", ncols=5)
     return fig
+
+
+def _half(gains: pd.Series) -> float:
+    """Half a 95 % interval of a mean, Student's."""
+    return float(stats.t.ppf(0.975, len(gains) - 1) * gains.std() / len(gains) ** 0.5)
 
 
 def _arrows(ax: Axes, points: pd.DataFrame, doubtful: set[str]) -> None:

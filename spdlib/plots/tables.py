@@ -4,19 +4,22 @@ Styled tables carry their marks in the text (bold, ▲ ▼, ? and *), so that th
 where colours are not shown; grounds are translucent, for light and dark pages.
 """
 
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from spdlib import paper
+from spdlib import comparison, paper
+from spdlib.plots import style
 
 UP, DOWN = "0, 114, 178", "213, 94, 0"  # Okabe and Ito's blue and vermilion
 FULL = 10.0  # percentage points of gain that are coloured at full strength
 WEAKEST, STRONGEST = 0.08, 0.45  # opacity
 
 Names = Mapping[str, str]
+_CAPTION = "caption-side: top; text-align: left; font-weight: bold; white-space: nowrap"
 
 
 def styled(number: int) -> Styler:
@@ -67,9 +70,25 @@ def style_table(
     return styler
 
 
+def own(name: str, rows: pd.DataFrame) -> Styler:
+    """A table of one's own results in the paper's layout: means, ± half a 95 % interval.
+
+    Args:
+        name: Above the table.
+        rows: One of :func:`spdlib.comparison.tables`.
+    """
+    means = comparison.summary(comparison.with_means(rows))
+    means = means[means.metric.isin(paper.METRICS)]
+    index = ["dataset", *(["setting"] if means.setting.any() else []), "category"]
+    frames = [paper.layout(means, index, ["method", "metric"], s) for s in ("value", "text")]
+    values, text = (frame.rename(columns=style.method_name, level=0) for frame in frames)
+    found = comparison.gains(rows)[["baseline", "method"]].map(style.method_name)
+    pairs = dict(zip(found.method, found.baseline, strict=True))
+    return style_table(values, text, pairs, f"Yours: {name}, %", f"own{zlib.crc32(name.encode())}")
+
+
 def gain_counts(counts: pd.DataFrame) -> Styler:
     """Mean gains and their signs, as :func:`spdlib.paper.sign_counts` gives them."""
-    names = {1: "▲", -1: "▼", 0: ""}
     arrows = np.select([counts["mean"].round(1) > 0, counts["mean"].round(1) < 0], [" ▲", " ▼"], "")
     cell = [
         f"{row.mean:+.1f}{arrow} ({row.up}/{row.down}){' ?' if row.suspect else ''}"
@@ -85,7 +104,8 @@ def gain_counts(counts: pd.DataFrame) -> Styler:
 
 def plain(table: pd.DataFrame, caption: str, uuid: str) -> Styler:
     """Any table in the same dress."""
-    return _captioned(table, caption, uuid)
+    left = {"selector": "td, th.col_heading:not(.level0)", "props": "text-align: left"}
+    return _captioned(table, caption, uuid).set_table_styles([left], overwrite=False)
 
 
 def spaced(name: str) -> str:
@@ -94,7 +114,7 @@ def spaced(name: str) -> str:
 
 def _captioned(cells: pd.DataFrame, caption: str, uuid: str) -> Styler:
     dress = [
-        {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold"},
+        {"selector": "caption", "props": _CAPTION},
         {"selector": "th", "props": "text-align: left; vertical-align: top; font-weight: normal"},
         {"selector": "td", "props": "text-align: right; padding: 0.15em 0.7em"},
         {"selector": "th.col_heading:not(.level0)", "props": "text-align: right"},

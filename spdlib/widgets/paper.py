@@ -91,7 +91,7 @@ def _sorted(rows: pd.DataFrame, pairs: list[tuple[str, str]], by: str | None) ->
         return rows
     wide = rows.pivot_table(index="label", columns="method", values="value")
     if by == "name":
-        keys = pd.Series(range(len(wide)), index=sorted(wide.index))
+        keys = pd.Series(np.arange(len(wide), dtype=float), index=sorted(wide.index))
     elif by == "baseline":
         keys = -wide.reindex(columns=[pairs[0][0]]).iloc[:, 0]
     else:
