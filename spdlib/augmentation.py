@@ -135,11 +135,16 @@ class Decoded(Dataset):
         Raises:
             KeyError: A path is not; names it.
         """
-        numbers = pd.Series(range(len(self.table)), index=self.table.path).loc[list(table.path)]
+        rows = self.rows(table)
         part = copy.copy(self)
         part.table = table.reset_index(drop=True)
-        part.images, part.masks = self.images[numbers.array], self.masks[numbers.array]
+        part.images, part.masks = self.images[rows], self.masks[rows]
         return part
+
+    def rows(self, table: pd.DataFrame) -> NDArray[np.int64]:
+        """The numbers of another table's images among these. Errors as for :meth:`of`."""
+        numbers = pd.Series(range(len(self.table)), index=self.table.path)
+        return numbers.loc[list(table.path)].to_numpy(copy=True)
 
     def __len__(self) -> int:
         return len(self.table)

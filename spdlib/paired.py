@@ -110,15 +110,6 @@ def bootstrap_difference(
     return metric(labels, scores) - metric(labels, baseline), float(low), float(high)
 
 
-def protocol_name(k: int | None) -> str:
-    """How results name a two-class protocol: k shots, or all of the high-shot split.
-
-    >>> protocol_name(5), protocol_name(None)
-    ('2-class 5-shot', '2-class high-shot')
-    """
-    return f"2-class {'high' if k is None else k}-shot"
-
-
 def _reach(std: pd.Series, draws: pd.Series, level: float) -> pd.Series:
     # One draw has no spread: NaN.
     return std / np.sqrt(draws) * stats.t.ppf((1 + level) / 2, (draws - 1).clip(lower=1))

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -230,6 +230,10 @@ class Predictions(NamedTuple):
     scores: NDArray[np.float32]
     masks: NDArray[np.bool_] | None = None
     maps: NDArray[np.float32] | None = None
+
+    def of(self, rows: ArrayLike) -> "Predictions":
+        """Of some of the images, by number."""
+        return Predictions(*(None if values is None else values[rows] for values in self))
 
 
 @torch.inference_mode()

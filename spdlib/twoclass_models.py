@@ -74,7 +74,8 @@ class Segmenter(nn.Module):
 
     Args:
         encoder: Where the weights start from; they are copied.
-        decoder_width: Channels of the deepest decoder block; each further one has half.
+        decoder_width: Channels of the deepest decoder block; each further one has half, but at
+            least 16.
         seed: Of the decoder's weights.
 
     >>> from spdlib.encoders import load_encoder
@@ -90,7 +91,7 @@ class Segmenter(nn.Module):
             self.unet = smp.Unet(
                 UNET_ENCODERS[encoder.name],
                 encoder_weights=None,
-                decoder_channels=[max(decoder_width >> block, 4) for block in range(5)],
+                decoder_channels=[max(decoder_width >> block, 16) for block in range(5)],
             )
         network = self.unet.encoder.model
         given = encoder.network.state_dict()

@@ -6,7 +6,8 @@ marked as ours; ``laptop`` departs from it where two cores and minutes ask for i
 """
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +16,7 @@ from spdlib.augmentation import Augment, Balance
 from spdlib.parameters import Count, ImageSize, explain
 
 Task = Literal["detection", "segmentation"]
+TASKS: tuple[Task, ...] = ("detection", "segmentation")
 Positive = Annotated[float, Field(gt=0)]
 
 STATED = ("epochs", "iterations", "optimizer", "learning_rate")  # in the paper; the rest is ours
@@ -105,6 +107,32 @@ def settings(task: Task, few_shot: bool, preset: str = "laptop", **changes: Any)
     except ValidationError as error:
         message = explain(error, TwoClass)
     raise ValueError("the settings do not fit:\n  " + message)
+
+
+class Run(NamedTuple):
+    """One training: task, pretraining, shots (None for the high-shot split) and draw."""
+
+    task: Task
+    method: str
+    k: int | None
+    draw: int
+
+
+def runs(preset: str, methods: Sequence[str]) -> list[Run]:
+    """Which trainings a preset asks for.
+
+    ``paper``: everything, 5 and 10 shots in five draws, and high-shot. ``laptop``: one draw of
+    10 shots of the classifier; of the U-Net that and high-shot, for the first and last method.
+
+    >>> len(runs("paper", ["imagenet"])), len(runs("laptop", ["imagenet", "simsiam"]))
+    (22, 6)
+    """
+    if preset == "paper":
+        cases = [(5, draw) for draw in range(5)] + [(10, draw) for draw in range(5)] + [(None, 0)]
+        return [Run(t, m, *case) for t in TASKS for case in cases for m in methods]
+    ends = dict.fromkeys([methods[0], methods[-1]])
+    classifiers = [Run("detection", method, 10, 0) for method in methods]
+    return classifiers + [Run("segmentation", m, k, 0) for k in (10, None) for m in ends]
 
 
 def table() -> pd.DataFrame:

@@ -1,0 +1,41 @@
+"""Explorer of predicted masks: an image, a model, a threshold."""
+
+from collections.abc import Mapping, Sequence
+
+import ipywidgets as widgets
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from spdlib.plots import twoclass as plots
+from spdlib.widgets.explorer import explorer
+
+
+def mask_explorer(
+    images: Tensor, names: Sequence[str], masks: Tensor, maps: Mapping[str, ArrayLike]
+) -> widgets.VBox:
+    """What a threshold makes of predicted probabilities; starts at one half.
+
+    Args:
+        images: (N, 3, H, W) in [0, 1].
+        names: What to call them in the menu.
+        masks: Ground truth (N, H, W), all False for normal images.
+        maps: Log odds (N, H, W) by the model's name, as ``spdlib.twoclass.predict`` gives.
+    """
+    controls = {
+        "image": widgets.Dropdown(
+            options=[(name, number) for number, name in enumerate(names)], description="image"
+        ),
+        "model": widgets.Dropdown(options=list(maps), description="model"),
+        "threshold": widgets.FloatSlider(
+            0.5, min=0.05, max=0.95, step=0.05, readout_format=".0%",
+            description="threshold", continuous_update=False,
+        ),
+    }  # fmt: skip
+
+    def draw(image: int, model: str, threshold: float) -> Figure:
+        probability = 1 / (1 + np.exp(-np.asarray(maps[model][image], np.float64)))
+        return plots.overlay(images[image], masks[image], probability, threshold)
+
+    return explorer(controls, draw, height=350)
