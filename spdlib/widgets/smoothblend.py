@@ -24,7 +24,7 @@ from spdlib.views import WeakView
 from spdlib.widgets.explorer import explorer
 
 AREAS = (0.001, 0.002, 0.003, 0.0056, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
-ASPECTS = (1 / 10, 1 / 5, 0.3, 1 / 2, 1 / 1.4, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0)
+ASPECTS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0)
 GAINS = (1, 2, 4, 8, 16)
 
 PANEL, GAP, LINE = 224, 8, 22  # pixels of the picture: a panel's side, between panels, of text
@@ -78,8 +78,8 @@ def smoothblend_explorer(images: Mapping[str, Mapping[str, Tensor]], seed: int =
             description="area of the image", continuous_update=False,
         ),
         "aspect": widgets.SelectionRangeSlider(
-            options=[(_ratio(a), a) for a in ASPECTS], value=ASPECT,
-            description="aspect, w : h", continuous_update=False,
+            options=[(f"{a:g}", a) for a in ASPECTS], value=ASPECT,
+            description="aspect, w / h", continuous_update=False,
         ),
         "gain": widgets.SelectionSlider(
             options=[(f"× {gain}", gain) for gain in GAINS], value=plots.GAIN,
@@ -110,6 +110,8 @@ def smoothblend_explorer(images: Mapping[str, Mapping[str, Tensor]], seed: int =
     new_draw.on_click(next_seed)
     grid = box.children[0]
     grid.children = (*grid.children, new_draw)
+    grid.layout.grid_template_columns = "repeat(2, minmax(0, 1fr))"
+    grid.layout.max_width = box.layout.max_width = "100%"  # in a narrow window, too
     box.new_draw = new_draw
     return box
 
@@ -208,10 +210,6 @@ def _about(shown: Scene) -> tuple[str, str]:
 
 def _numbered(group: Sequence[tuple[str, Tensor]]) -> list[tuple[str, int]]:
     return [(name, number) for number, (name, _) in enumerate(group)]
-
-
-def _ratio(aspect: float) -> str:
-    return f"{aspect:.3g} : 1" if aspect >= 1 else f"1 : {1 / aspect:.3g}"
 
 
 def _levels(image: Tensor) -> NDArray[np.uint8]:
