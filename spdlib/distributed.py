@@ -11,24 +11,29 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class GlobalBatchNorm(nn.SyncBatchNorm):
+class GlobalBatchNorm(_BatchNorm):
     """Batch normalisation by the statistics of all processes' batches, of equal size.
 
-    On GPUs torch's own; on CPUs the same with differentiable sums over the processes.
+    Takes the place of a layer that normalises its own process's batch, keeps its parameters,
+    buffers and their names, and activates after it where that did.
+
+    Args:
+        local: The layer to take the place of.
     """
 
     def __init__(self, local: _BatchNorm):
         super().__init__(local.num_features, local.eps, local.momentum, affine=local.affine)
-        self.weight, self.bias = local.weight, local.bias
-        self.running_mean, self.running_var = local.running_mean, local.running_var
-        self.num_batches_tracked = local.num_batches_tracked
-        # timm's layer goes on to activate.
-        self.activation = local.act if isinstance(local, BatchNormAct2d) else nn.Identity()
+        _take_over(self, local)
 
     def forward(self, input: Tensor) -> Tensor:
-        synchronise = self.training and distributed.is_initialized()
-        if not synchronise or input.device.type != "cpu":
-            return self.activation(super().forward(input))
+        return self.activation(self._normalised(input))
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass  # the layer it takes the place of has been used
+
+    def _normalised(self, input: Tensor) -> Tensor:
+        if not (self.training and distributed.is_initialized()):
+            return super().forward(input)
         dims = [0, *range(2, input.ndim)]
         shape = [1, -1] + [1] * (input.ndim - 2)
         world = distributed.get_world_size()
@@ -44,17 +49,49 @@ class GlobalBatchNorm(nn.SyncBatchNorm):
         out = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
-        return self.activation(out)
+        return out
 
 
-def synchronise(module: nn.Module) -> nn.Module:
+class FusedGlobalBatchNorm(nn.SyncBatchNorm):
+    """The same on GPUs, by torch's own kernels."""
+
+    def __init__(self, local: _BatchNorm):
+        super().__init__(local.num_features, local.eps, local.momentum, affine=local.affine)
+        _take_over(self, local)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.activation(super().forward(input))
+
+
+def synchronise(module: nn.Module, device: str = "cpu") -> nn.Module:
     """Replaces, in place, every batch normalisation in a module by a global one.
 
     Parameters, buffers and their names stay, so weights are saved and loaded as before.
+
+    Args:
+        module: What holds the layers.
+        device: The type of device it will run on.
+
+    Returns:
+        The module.
     """
+    # DistributedDataParallel refuses torch's synchronised layers, and all derived from them, on
+    # a CPU; there the sums are ours.
+    kind = FusedGlobalBatchNorm if device == "cuda" else GlobalBatchNorm
     for name, child in module.named_children():
-        if isinstance(child, _BatchNorm) and not isinstance(child, GlobalBatchNorm):
-            setattr(module, name, GlobalBatchNorm(child))
+        if isinstance(child, GlobalBatchNorm | FusedGlobalBatchNorm):
+            continue
+        if isinstance(child, _BatchNorm):
+            setattr(module, name, kind(child))
         else:
-            synchronise(child)
+            synchronise(child, device)
     return module
+
+
+def _take_over(layer: _BatchNorm, local: _BatchNorm) -> None:
+    layer.weight, layer.bias = local.weight, local.bias
+    layer.running_mean, layer.running_var = local.running_mean, local.running_var
+    layer.num_batches_tracked = local.num_batches_tracked
+    # timm's layer goes on to activate.
+    layer.activation = local.act if isinstance(local, BatchNormAct2d) else nn.Identity()
+    layer.train(local.training)

@@ -37,11 +37,12 @@ def spot_the_difference(
     """
     generator = torch.Generator().manual_seed(seed)
     weak_view, blend = WeakView(size), SmoothBlend()
-    device = next(network.parameters()).device
+    weight = next(network.parameters())
     parts = []
     for batch in images.split(batch_size):
-        triplet = spd_triplet(batch.to(device).float() / 255, weak_view, blend, generator)
-        anchor, positive, negative = (network(view).float() for view in triplet)
+        batch = batch.to(weight.device).float() / 255
+        triplet = spd_triplet(batch, weak_view, blend, generator)
+        anchor, positive, negative = (network(view.to(weight.dtype)).float() for view in triplet)
         weak = 1 - F.cosine_similarity(anchor, positive)
         parts.append((weak, 1 - F.cosine_similarity(anchor, negative), anchor))
     weak, blended, features = (torch.cat(part).cpu() for part in zip(*parts, strict=True))

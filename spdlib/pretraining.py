@@ -187,7 +187,7 @@ class Pretraining(pl.LightningModule):
                 f"processes, {trainer.accumulate_grad_batches} parts each"
             )
         if trainer.world_size > 1:
-            synchronise(self)
+            synchronise(self, trainer.strategy.root_device.type)
         self.views = Views(self.settings, shares)
 
     def train_dataloader(self) -> DataLoader:
@@ -254,6 +254,9 @@ class Pretraining(pl.LightningModule):
         torch.manual_seed(seed_of(*key, share))
         count = self.objective.baseline.views
         strong, triplet = self.views(batch["images"], count, generator(*key), share)
+        if self.dtype != torch.float32:  # "64-true" and the like
+            strong = tuple(view.to(self.dtype) for view in strong)
+            triplet = triplet and tuple(view.to(self.dtype) for view in triplet)
         if count == 1:
             strong = (*strong, batch["labels"])
         terms = self.objective(strong, triplet)
