@@ -365,22 +365,27 @@ def resampled(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike) -> dict[
 
 
 def verdict(table: pd.DataFrame, metric: str = "AU-PR") -> str:
-    """Whether + SPD helps, in plain words; from what :func:`differences` returns."""
+    """Whether the encoders with SPD are better than their baselines, in plain words.
+
+    Args:
+        table: As :func:`differences` returns it.
+        metric: By which.
+    """
     rows = table[table.metric == metric]
     if rows.empty:
         return "Nothing to compare: no + SPD encoder stands beside its baseline."
     better, worse = int((rows.low > 0).sum()), int((rows.high < 0).sum())
-    unclear = len(rows) - better - worse
     if better and worse:
-        text = "By {m} + SPD helps in {b} of {n} comparisons and harms in {w}"
-    elif better:
-        text = "By {m} + SPD helps in {b} of {n} comparisons and harms in none"
-    elif worse:
-        text = "By {m} + SPD does not help here: it harms in {w} of {n} comparisons"
+        text = "SPD helps in some comparisons and harms in others"
+    elif better or worse:
+        text = "SPD helps" if better else "SPD harms"
+        text += "" if better + worse == len(rows) else " where a difference can be told"
     else:
-        text = "By {m} these test images show no difference that + SPD makes, in {n} comparisons"
-    text = text.format(m=metric, b=better, w=worse, n=len(rows))
-    return text + (f"; in {unclear} the interval holds zero." if better or worse else ".")
+        text = "no difference that SPD makes can be told on these test images"
+    return (
+        f"By {metric}, {text}: of {len(rows)} comparisons + SPD is better in {better}, worse in "
+        f"{worse}, and in {len(rows) - better - worse} the interval holds zero."
+    )
 
 
 def recall_by_area(found: Evaluation, groups: int = 4) -> pd.DataFrame:

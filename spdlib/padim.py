@@ -34,6 +34,10 @@ STAGES = 3
 # Bytes of matrices worked on at once: on a CPU as many as its cache keeps from step to step,
 # elsewhere as many as keep it busy.
 CHUNK_CPU, CHUNK = 2 << 20, 1 << 30
+# Pixels that pass the encoder at once on a CPU. With more, activations outgrow what malloc keeps
+# for the next one (32 MiB), and the system maps and clears new pages for each of them, which takes
+# as long as the arithmetic.
+FORWARD_PIXELS = 4 * 224**2
 
 # Channels kept at random, as in the paper; EfficientNet-Lite0 as ResNet-18, ResNet-50 as its wide
 # sister.
@@ -123,8 +127,7 @@ class PaDiM:
             self._unpack()
         block, filled, capacity = torch.empty(0), 0, 0
         try:
-            for stages in self._stages(batches):
-                images = len(stages[0])
+            for images, parts in self._stages(batches):
                 if not capacity:
                     capacity = self._images_at_once()
                     # Row 0 of each position is for the difference of the means.
@@ -133,7 +136,7 @@ class PaDiM:
                 if filled + images > capacity:
                     self._update(block[:, : 1 + filled])
                     filled = 0
-                self._choose(stages, block[:, 1 + filled : 1 + filled + images])
+                self._choose_all(parts, block[:, 1 + filled : 1 + filled + images])
                 filled += images
             if filled:
                 self._update(block[:, : 1 + filled])
@@ -166,15 +169,18 @@ class PaDiM:
         self._check_fitted()
         down = smoothing_matrix(self.grid[0], self.image_size[0]).to(self._home)
         across = smoothing_matrix(self.grid[1], self.image_size[1]).to(self._home)
-        for stages in self._stages(batches):
-            features = self._empty(len(stages[0]))
-            self._choose(stages, features)
+        for images, parts in self._stages(batches):
+            features = self._empty(images)
+            self._choose_all(parts, features)
             distances = self._distances(features).T.reshape(-1, *self.grid)
             maps = (down @ distances @ across.T).cpu()
             yield maps, maps.flatten(1).amax(1)
 
-    def _stages(self, batches: Iterable[Batch]) -> Iterator[list[Tensor]]:
-        """The encoder's stages, in evaluation mode, for as many images at once as memory allows."""
+    def _stages(self, batches: Iterable[Batch]) -> Iterator[tuple[int, Iterator[list[Tensor]]]]:
+        """The encoder's stages, in evaluation mode, for as many images as memory allows.
+
+        Yields how many images there are, and their stages, a few images at a time.
+        """
         parameter = next(self.encoder.parameters())
         was_training = self.encoder.training
         self.encoder.eval()
@@ -186,11 +192,18 @@ class PaDiM:
                         self.grid = tuple(self.encoder.stages(images[:1], 1)[0].shape[-2:])
                     self._check_memory()
                 for part in images.split(self._images_at_once()):
-                    with torch.no_grad():
-                        stages = self.encoder.stages(part, STAGES)
-                    yield stages
+                    yield len(part), self._forward(part)
         finally:
             self.encoder.train(was_training)
+
+    def _forward(self, images: Tensor) -> Iterator[list[Tensor]]:
+        at_once = len(images)
+        if images.device.type == "cpu":
+            at_once = max(1, FORWARD_PIXELS // images[0, 0].numel())
+        for part in images.split(at_once):
+            with torch.no_grad():
+                stages = self.encoder.stages(part, STAGES)
+            yield stages
 
     def _checked(self, batch: Batch) -> Tensor:
         images = batch["image"] if isinstance(batch, dict) else batch
@@ -210,6 +223,13 @@ class PaDiM:
             raise ValueError(f"batches: images of {size}, fitted {self.image_size}")
         self.image_size = size
         return images
+
+    def _choose_all(self, parts: Iterator[list[Tensor]], out: Tensor) -> None:
+        """Writes the chosen channels of all parts into ``out`` (P, B, d), one behind the other."""
+        first = 0
+        for stages in parts:
+            self._choose(stages, out[:, first : first + len(stages[0])])
+            first += len(stages[0])
 
     def _choose(self, stages: list[Tensor], out: Tensor) -> None:
         """Writes the chosen channels, at the grid of the first stage, into ``out`` (P, B, d).

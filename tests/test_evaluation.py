@@ -181,15 +181,15 @@ def test_gains_are_paired():
     # Each one's own interval is far wider than the gain; that of the difference tells it from 0.
     low, high = metrics.bootstrap(labels, base)["auroc"]
     assert high - low > 2 * row.difference and row.low > 0
-    assert evaluation.verdict(gains, "AU-ROC").startswith("By AU-ROC + SPD helps in 1 of 1")
+    assert evaluation.verdict(gains, "AU-ROC").startswith("By AU-ROC, SPD helps: of 1 comparisons")
     swapped = scored(labels, {"simsiam": better, "simsiam_spd": base})
-    assert "does not help here: it harms in 1 of 1" in evaluation.verdict(
+    assert "SPD harms: of 1 comparisons + SPD is better in 0, worse in 1" in evaluation.verdict(
         evaluation.differences(swapped, repeats=200), "AU-ROC"
     )
     same = scored(labels, {"simsiam": base, "simsiam_spd": base})
     gains = evaluation.differences(same, repeats=50)
     assert (gains[["difference", "low", "high"]] == 0).all(axis=None)
-    assert "show no difference" in evaluation.verdict(gains)
+    assert "no difference that SPD makes can be told" in evaluation.verdict(gains)
     alone = evaluation.differences(scored(labels, {"imagenet": base}))
     assert evaluation.verdict(alone).startswith("Nothing to compare")
 

@@ -31,8 +31,10 @@ def glance(groups: Mapping[str, Sequence[tuple[Tensor, Tensor]]]) -> Figure:
         groups: Images (3, H, W) and masks (H, W), by what they show.
     """
     columns = max(map(len, groups.values()))
-    side = (style.WIDTH - 1.2) / columns
-    fig, axes = style.figure(len(groups), columns, height=len(groups) * side + 0.1, squeeze=False)
+    # Photographs weigh a lot in a notebook's file: no wider than they need to be.
+    width = min(style.WIDTH, 0.3 + 1.15 * columns)
+    height = len(groups) * (width - 0.3) / columns
+    fig, axes = style.figure(len(groups), columns, height=height, width=width, squeeze=False)
     for row, (name, pictures) in zip(axes, groups.items(), strict=True):
         for ax in row:
             _bare(ax)
@@ -90,7 +92,8 @@ def histograms(detectors: Detectors) -> Figure:
                 ax.hist(chosen, bins, color=colour, histtype="step", linewidth=1.4, label=name)
             ax.axvline(metrics.max_f1(labels, scores).threshold, color=style.BLACK, linestyle="--")
             ax.set_title(style.method_name(method))
-    axes[0, 0].legend()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper right", ncols=2)
     fig.supxlabel("image score (Mahalanobis distance)", fontsize=10)
     return fig
 
@@ -144,7 +147,7 @@ def cases(
         scores: One an image.
     """
     count = max(map(len, groups.values()))
-    fig, axes, _ = _grid(len(groups), 2 * count)
+    fig, axes, _ = _grid(len(groups), 2 * count, most=1.1)
     scale = _scale([maps[i] for numbers in groups.values() for i in numbers])
     for row, (name, numbers) in zip(axes, groups.items(), strict=True):
         row[0].set_ylabel(name, fontsize=9.5)
@@ -286,7 +289,7 @@ def view(
         number: Which of them is shown.
         title: Above all.
     """
-    fig, (left, middle, right) = style.figure(1, 3, height=4.1)
+    fig, (left, middle, right) = style.figure(1, 3, height=4.0, width_ratios=[1.35, 1.35, 1])
     _show(_bare(left), image)
     drawn = _bare(middle).imshow(heat, cmap=style.HEAT, vmin=0, vmax=top)
     for ax, colour in ((left, style.YELLOW), (middle, "white")):
@@ -304,13 +307,14 @@ def view(
     right.axvline(threshold, color=style.BLACK, linestyle="--", label="threshold")
     right.axvline(scores[number], color=style.BLACK, linewidth=2.2, label="this image")
     right.set(xlabel="image score", ylabel="images", title="all images of the category")
-    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8.5)
+    right.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=2, fontsize=8,
+                 columnspacing=1, handlelength=1.4)  # fmt: skip
     fig.suptitle(title, fontsize=11)
     return fig
 
 
-def _grid(rows: int, columns: int):
-    side = (style.WIDTH - 0.7) / max(columns, 5)
+def _grid(rows: int, columns: int, most: float = 1.66):
+    side = min(most, (style.WIDTH - 0.7) / columns)
     fig, axes = style.figure(
         rows, columns, height=rows * (side + 0.2) + 0.6, width=columns * side + 0.7, squeeze=False
     )
