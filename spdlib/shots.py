@@ -4,20 +4,20 @@ Everything is measured on the test images of a protocol; what it says of them is
 :class:`~spdlib.twoclass.Predictions`, so that detectors can be compared image by image.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch.utils.data import DataLoader
 
-from spdlib import metrics, results
+from spdlib import metrics, paired, results
 from spdlib.augmentation import Decoded
 from spdlib.datasets.protocols import few_shot, high_shot
 from spdlib.encoders import Encoder
 from spdlib.padim import PaDiM
-from spdlib.progress import Bar, track
+from spdlib.progress import Bar
 from spdlib.twoclass import Classifier, Predictions, Segmenter, predict, probe, train
 from spdlib.twoclass_presets import TwoClass
 
@@ -83,77 +83,173 @@ def run(
     else:
         model = Segmenter(encoder, settings.decoder_width, settings.seed)
     losses = train(model, images.of(table[table.split == "train"]), settings, bar)
-    return losses, predict(model, images.of(table[table.split == "test"]))
+    return losses, predict(model, images.of(test_images(table)))
 
 
 def never_tested(
     table: pd.DataFrame, splits: Mapping[Case, pd.DataFrame], most: int, seed: int = 0
 ) -> pd.DataFrame:
     """Normal samples of a table that are test images in none of the splits, at most so many."""
-    tested = {path for split in splits.values() for path in split.path[split.split == "test"]}
+    tested = {path for split in splits.values() for path in test_images(split).path}
     normal = table[(table.label == 0) & ~table.path.isin(tested)]
     return normal.sample(min(most, len(normal)), random_state=seed)
 
 
+def test_images(split: pd.DataFrame) -> pd.DataFrame:
+    """The test images of a split table, in its order, which is that of predictions."""
+    return split[split.split == "test"]
+
+
 def one_class(
-    encoders: Mapping[str, Encoder], normal: Decoded, images: Decoded, seed: int = 0
-) -> dict[str, Predictions]:
-    """What PaDiM says of images that it has not learned, for each encoder.
+    encoder: Encoder,
+    normal: Decoded,
+    images: Decoded,
+    splits: Mapping[Case, pd.DataFrame],
+    seed: int = 0,
+) -> dict[Case, Predictions]:
+    """What PaDiM says of the test images of each number of shots, which it has not learned.
 
     Args:
-        encoders: By pretraining.
+        encoder: Where its features come from.
         normal: What it learns.
-        images: What it scores.
+        images: Of the splits' table.
+        splits: As :func:`draw` gives them. Draws share their test images, so the first will do.
         seed: Of its choice of channels.
     """
-    found = {}
-    for method, encoder in track(encoders.items(), "PaDiM", "encoders", len(encoders)):
-        detector = PaDiM(encoder, seed=seed).fit(DataLoader(normal, 32))
-        maps, scores = detector.score(DataLoader(images, 32))
-        labels = images.table.label.to_numpy()
-        found[method] = Predictions(labels, scores.numpy(), images.masks.numpy(), maps.numpy())
-    return found
+    detector = PaDiM(encoder, seed=seed).fit(DataLoader(normal, 32))
+    maps, scores = detector.score(DataLoader(images, 32))
+    labels = images.table.label.to_numpy()
+    found = Predictions(labels, scores.numpy(), images.masks.numpy(), maps.numpy())
+    first = {case: split for case, split in splits.items() if case[1] == 0}
+    return {case: found.of(images.rows(test_images(split))) for case, split in first.items()}
+
+
+def of_images(found: Predictions, split: pd.DataFrame, table: pd.DataFrame) -> Predictions:
+    """Predictions of some of a split's test images, in the order of a table of them.
+
+    Raises:
+        KeyError: An image of the table is no test image of the split.
+    """
+    tested = test_images(split).path
+    place = pd.Series(range(len(tested)), index=tested)
+    return found.of(place.loc[list(table.path)].to_numpy(copy=True))
 
 
 def measure(
-    found: Predictions, task: str, repeats: int = 0, seed: int = 0, **columns: Any
+    found: Mapping[Case, Predictions],
+    task: str,
+    repeats: int = 0,
+    prefix: str = "",
+    seed: int = 0,
+    **columns: Any,
 ) -> pd.DataFrame:
-    """All metrics of some predictions, as rows of results.
+    """All metrics of a detector, case by case, as rows of results.
 
     Args:
-        found: What a detector says of the test images.
+        found: What it says of each case's test images.
         task: ``detection`` or ``segmentation``.
-        repeats: Resamplings of the test images for the intervals; 0 for none.
-        seed: Of the resampling.
+        repeats: Resamplings of test images for the intervals, where there is one draw only;
+            0 for none.
+        prefix: Comes before the protocol's name.
+        seed: Of the run, and of the resampling.
         **columns: Further columns of :data:`spdlib.results.COLUMNS`.
     """
-    if task == "segmentation":
-        truth, scores = found.masks, found.maps
-        values = metrics.pixel_metrics(scores, truth)
-    else:
-        truth, scores = found.labels, found.scores
-        values = metrics.evaluate(truth, scores)
-    spread = metrics.bootstrap(truth, scores, repeats, seed=seed) if repeats else None
-    return results.rows(values, spread, task=task, **columns)
+    parts = []
+    for (k, number), predicted in found.items():
+        if task == "segmentation":
+            truth, scores = predicted.masks, predicted.maps
+            values = metrics.pixel_metrics(scores, truth)
+        else:
+            truth, scores = predicted.labels, predicted.scores
+            values = metrics.evaluate(truth, scores)
+        alone = k is None or (k, 1) not in found
+        spread = metrics.bootstrap(truth, scores, repeats, seed=seed) if repeats and alone else None
+        case = {"protocol": prefix + protocol_name(k), "task": task}
+        case |= {"seed": seed, "draw": None if k is None else number}
+        parts.append(results.rows(values, spread, **columns, **case))
+    return pd.concat(parts, ignore_index=True)
 
 
-def verdicts(curves: pd.DataFrame, lines: Mapping[str, float]) -> dict[str, str]:
+def curve(rows: pd.DataFrame, metric: str = "AU-PR") -> pd.DataFrame:
+    """One detector's results by number of shots.
+
+    Args:
+        rows: As :func:`measure` gives them, of one task and downstream model.
+        metric: Which.
+
+    Returns:
+        Columns ``method``, ``shots`` (a number, or ``"high-shot"``), ``mean``, ``std``,
+        ``low``, ``high``. The interval is Student's t over draws; with one draw, the row's own.
+    """
+    rows = rows[rows.metric == metric].copy()
+    rows["shots"] = [
+        name if name == "high-shot" else int(name.removesuffix("-shot"))
+        for name in rows.protocol.str.split("2-class ").str[-1]
+    ]
+    by = ["method", "shots"]
+    found = paired.over_draws(rows, by)
+    own = rows.groupby(by, sort=False)[["low", "high"]].first().reset_index()
+    for end in ("low", "high"):
+        found[end] = found[end].fillna(own[end].astype(float))
+    return found
+
+
+def gaps(
+    rows: pd.DataFrame,
+    found: Mapping[str, Mapping[Case, Predictions]],
+    baseline: str,
+    shown: Sequence[int],
+    repeats: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """AU-PR less the baseline's: over draws where there are several, else over test images.
+
+    Args:
+        rows: Results of the detection, as :func:`measure` gives them.
+        found: The predictions by method that they were measured on.
+        baseline: The pretraining that others are compared with.
+        shown: Numbers of shots; high-shot comes last.
+        repeats: Resamplings of the high-shot test images.
+        seed: Of the resampling.
+
+    Returns:
+        Columns ``protocol``, ``method``, ``mean``, ``low``, ``high``.
+    """
+    names = [protocol_name(k) for k in shown]
+    few = rows[(rows.metric == "AU-PR") & rows.protocol.isin(names)]
+    parts = [paired.differences(few, baseline)]
+    truth, reference = found[baseline][None, 0][:2]
+    for method in found.keys() - {baseline}:
+        scores = found[method][None, 0].scores
+        ends = paired.bootstrap_difference(truth, scores, reference, repeats=repeats, seed=seed)
+        case = {"protocol": protocol_name(None), "method": method}
+        parts.append(pd.DataFrame([case | dict(zip(("mean", "low", "high"), ends, strict=True))]))
+    table = pd.concat(parts, ignore_index=True)[["protocol", "method", "mean", "low", "high"]]
+    order = {method: place for place, method in enumerate(found)}
+    return table.sort_values("method", key=lambda m: m.map(order), kind="stable", ignore_index=True)
+
+
+def verdicts(curves: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:
     """From how many shots on labels pay: where all of the interval lies above the line.
 
     Args:
-        curves: Columns ``method``, ``shots``, ``low``, as :func:`spdlib.paired.over_draws` gives.
-        lines: The one-class detector's result on the same test images, by method.
+        curves: As :func:`curve` gives them, of the two-class detector.
+        lines: The same of the one-class detector, on the same test images.
 
     Returns:
-        A few words by method. A number counts only if all larger ones hold, too.
+        By method: ``labels pay``, in words, and ``high-shot gain``, in percentage points. A
+        number of shots counts only if all larger ones hold, too.
     """
-    words = {}
-    for method, rows in curves.groupby("method", sort=False):
-        rows = rows.sort_values("shots")
-        above = (rows.low > lines[method]).to_numpy()
-        lasting: NDArray[np.bool_] = np.logical_and.accumulate(above[::-1])[::-1]
-        if lasting.any():
-            words[method] = f"from {rows.shots.iloc[int(lasting.argmax())]} of each class on"
-        else:
-            words[method] = f"not up to {rows.shots.max()} of each class"
-    return words
+    both = curves.merge(lines, on=["method", "shots"], suffixes=("", "_line"))
+    both["ahead"] = both.low > both.mean_line
+    found = {}
+    for method, rows in both.groupby("method", sort=False):
+        high = rows[rows.shots == "high-shot"]
+        few = rows[rows.shots != "high-shot"].sort_values("shots", ascending=False)
+        lasting = few.shots[few.ahead.cummin()]
+        words = f"not up to {few.shots.max()} of each"
+        found[method] = {
+            "labels pay": f"from {lasting.min()} of each on" if len(lasting) else words,
+            "high-shot gain": (100 * (high["mean"] - high.mean_line)).round(1).squeeze(),
+        }
+    return pd.DataFrame(found).T

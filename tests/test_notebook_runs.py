@@ -39,9 +39,18 @@ TINY = {
         "defective_images": 6,
         "size": 64,
     },
+    "06_two_class": {
+        "encoders": ["imagenet", "simsiam_spd"],
+        "shots": [2, 5],
+        "draws": 2,
+        "normal_images": 10,
+        "size": 32,
+        "iterations": 2,
+        "repeats": 20,
+    },
     "07_paper_comparison": {},
 }
-READS_ENCODERS = ("03_padim_evaluation", "05_gradcam_attention")
+READS_ENCODERS = ("03_padim_evaluation", "05_gradcam_attention", "06_two_class")
 ALL = notebooks.find()
 
 

@@ -326,20 +326,41 @@ def test_probes_of_splits_are_scored_on_their_test_images(images):
     table = images.table
     splits = shots.draw(table, [(1, 0), (None, 0)])
     features = np.array([1.0, 0, 0]) + table.label.to_numpy()[:, None] * [0, 0, 5.0]
-    for case, found in shots.probes(features, images, splits).items():
-        test = splits[case].query("split == 'test'")
-        assert found.labels.tolist() == test.label.tolist()
-        assert shots.measure(found, "detection").value.tolist() == [1, 1, 1, 1]
+    found = shots.probes(features, images, splits)
+    for case, predicted in found.items():
+        test = shots.test_images(splits[case])
+        assert predicted.labels.tolist() == test.label.tolist()
+        backwards = shots.of_images(predicted, splits[case], test.iloc[::-1])
+        assert backwards.scores.tolist() == predicted.scores[::-1].tolist()
+    rows = shots.measure(found, "detection", method="x")
+    assert (rows.value == 1).all()
+    assert rows.protocol.unique().tolist() == ["2-class 1-shot", "2-class high-shot"]
+    assert rows.draw.isna().tolist() == [False] * 4 + [True] * 4
     normal = shots.never_tested(table, splits, most=99)
     for split in splits.values():
-        assert set(normal.path).isdisjoint(split.path[split.split == "test"])
+        assert set(normal.path).isdisjoint(shots.test_images(split).path)
     assert len(normal) and not normal.label.any()
 
 
 def test_labels_pay_where_the_interval_stays_above_the_line():
-    curves = pd.DataFrame({"method": "a", "shots": [1, 5, 10, 2], "low": [0.9, 0.85, 0.86, 0.5]})
-    assert shots.verdicts(curves, {"a": 0.8}) == {"a": "from 5 of each class on"}
-    assert shots.verdicts(curves, {"a": 0.86}) == {"a": "not up to 10 of each class"}
+    levels = [1, 2, 5, 10, "high-shot"]
+    curves = pd.DataFrame({"method": "a", "shots": levels, "mean": 0.9, "low": 0.5})
+    curves["low"] = [0.9, 0.5, 0.85, 0.86, 0.9]
+    for line, words in ((0.8, "from 5 of each on"), (0.86, "not up to 10 of each")):
+        lines = pd.DataFrame({"method": "a", "shots": levels, "mean": line, "low": 0, "high": 1})
+        found = shots.verdicts(curves.sample(frac=1, random_state=0), lines).loc["a"]
+        assert found["labels pay"] == words
+        assert found["high-shot gain"] == pytest.approx(100 * (0.9 - line))
+
+
+def test_a_curve_takes_its_intervals_from_draws_or_from_the_row():
+    table = few_shot_results({"simsiam": [0.6, 0.7, 0.8]}).assign(low=None, high=None)
+    table = table.assign(protocol="2-class 5-shot", metric="AU-PR")
+    one = table.head(1).assign(protocol="2-class high-shot", value=0.9, low=0.8, high=0.95)
+    found = shots.curve(pd.concat([table, one])).set_index("shots")
+    expected = stats.t.interval(0.95, 2, 0.7, stats.sem([0.6, 0.7, 0.8]))
+    assert found.loc[5, ["low", "high"]].tolist() == pytest.approx(expected)
+    assert found.loc["high-shot", ["mean", "low", "high"]].tolist() == [0.9, 0.8, 0.95]
 
 
 def few_shot_results(values):

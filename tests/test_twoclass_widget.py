@@ -70,8 +70,8 @@ def test_shots_and_differences_show_every_row():
         columns=["method", "shots", "mean", "low", "high"],
     )
     lines = pd.DataFrame(
-        [("imagenet", "few-shot", 0.8, 0.75, 0.85), ("imagenet", "high-shot", 0.82, 0.75, 0.9)],
-        columns=["method", "shots", "value", "low", "high"],
+        [("imagenet", 1, 0.8, 0.75, 0.85), ("imagenet", "high-shot", 0.82, 0.75, 0.9)],
+        columns=["method", "shots", "mean", "low", "high"],
     )
     (ax,) = plots.shots(curves, lines).axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "5", "10", "high"]

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 from numpy.typing import ArrayLike
@@ -123,8 +124,7 @@ def shots(curves: pd.DataFrame, lines: pd.DataFrame, metric: str = "AU-PR") -> F
     Args:
         curves: Columns ``method``, ``shots`` (a number, or "high-shot"), ``mean``, ``low``,
             ``high``.
-        lines: Of the one-class detector on the same test images: columns ``method``, ``shots``
-            ("few-shot" or "high-shot"), ``value``, ``low``, ``high``.
+        lines: The same of the one-class detector; all numbers of shots share its line.
         metric: What is shown.
     """
     methods = list(curves.method.unique())
@@ -144,12 +144,14 @@ def shots(curves: pd.DataFrame, lines: pd.DataFrame, metric: str = "AU-PR") -> F
             reach = [[row.mean - row.low], [row.high - row.mean]]
             style_of = {k: v for k, v in drawn.items() if k not in ("label", "linestyle", "marker")}
             ax.errorbar(last, row.mean, yerr=reach, marker="D", linewidth=2, **style_of)
-        for row in lines[lines.method == method].itertuples():
-            reach = (
-                (last / 1.35, last * 1.35) if row.shots == HIGH else (few[0] / 1.2, few[-1] * 1.2)
-            )
-            label = None if row.shots == HIGH else "PaDiM, one-class"
-            ax.plot(reach, [row.value] * 2, color=style.BLACK, linewidth=1.8, label=label)
+        line = lines[lines.method == method]
+        spans = (
+            (line.shots != HIGH, few[0] / 1.2, few[-1] * 1.2),
+            (line.shots == HIGH, last / 1.35, last * 1.35),
+        )
+        for chosen, *reach in spans:
+            row = line[chosen].iloc[0]
+            ax.plot(reach, [row["mean"]] * 2, color=style.BLACK, linewidth=1.8)
             ax.fill_between(reach, row.low, row.high, color=style.BLACK, alpha=0.1, linewidth=0)
         ax.set(xscale="log", title=style.method_name(method), xlim=(few[0] / 1.5, last * 1.6))
         ax.xaxis.set_major_locator(FixedLocator([*few, last]))
@@ -158,7 +160,15 @@ def shots(curves: pd.DataFrame, lines: pd.DataFrame, metric: str = "AU-PR") -> F
         ax.grid(axis="y", alpha=0.3)
     axes[0, 0].yaxis.set_major_formatter(PERCENT)
     axes[0, 0].set_ylabel(f"{metric} on test images")
-    axes[0, 0].legend(loc="lower right")
+    fig.legend(
+        handles=[
+            Line2D([], [], color=style.GREY, marker="o", label="two-class, few-shot"),
+            Line2D([], [], color=style.GREY, marker="D", label="two-class, high-shot"),
+            Line2D([], [], color=style.BLACK, linewidth=1.8, label="PaDiM, one-class"),
+        ],
+        loc="outside upper center",
+        ncols=3,
+    )
     fig.supxlabel("labelled images of each class (high: the high-shot split)", fontsize=9.5)
     return fig
 
