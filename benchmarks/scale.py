@@ -45,7 +45,8 @@ def least(function, repeats):
 
 
 def step_flops(method, eta):
-    """FLOPs of a training step an image, ResNet-50 at 224 pixels, forward and backward."""
+    """A training step of ResNet-50 at 224 pixels: FLOPs an image, forward and backward; passes;
+    trained weights; bytes an image that the backward pass needs kept, in float32."""
     queue = {"queue": 64} if method == "moco" else {}
     s = settings(method, "paper", eta=eta, batch_size=2, **queue)
     model = objective(load_encoder(s.encoder).train(), s, classes=1000)
@@ -53,28 +54,40 @@ def step_flops(method, eta):
     strong, triplet = Views(s)(images, model.baseline.views, torch.Generator().manual_seed(0))
     if method == "supervised":
         strong = (*strong, torch.tensor([0, 1]))
-    with FlopCounterMode(display=False) as counter:
-        model(strong, triplet)["loss"].backward()
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    own = {w.untyped_storage().data_ptr() for w in model.parameters()}
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        loss = model(strong, triplet)["loss"]
+        saved = sum(size for pointer, size in kept.items() if pointer not in own)
+        loss.backward()
     passes = sum(view.ndim == 4 for view in strong) + (3 if eta else 0)
     passes -= bool(eta) and s.spd == "cross_entropy"  # the anchor plays no part
     weights = sum(w.numel() for w in model.parameters() if w.requires_grad)
-    return counter.get_total_flops() / 2, passes, weights
+    return counter.get_total_flops() / 2, passes, weights, saved / 2
 
 
 def pretraining(tflops):
     print(f"\nImageNet with ResNet-50 at {SIZE} pixels, {tflops} TFLOP/s a GPU (assumed)")
     print(f"{'':<18}{'views':>6}{'GFLOP':>8}{'epochs':>7}{'batch':>6}{'EFLOP':>7}{'GPU h':>7}"
-          f"{'images/s':>9}{'MB/step':>8}")  # fmt: skip
+          f"{'images/s':>9}{'MB/step':>8}{'MB/image':>9}")  # fmt: skip
     for method in METHODS:
         for eta in (0.0, 0.1):
-            flops, views, weights = step_flops(method, eta)
+            flops, views, weights, saved = step_flops(method, eta)
             published = settings(method, "paper")
             total = flops * IMAGENET * published.epochs
             name = method + (" + SPD" if eta else "")
             rate = tflops * 1e12 / flops
             print(f"{name:<18}{views:>6}{flops / 1e9:>8.0f}{published.epochs:>7}"
                   f"{published.batch_size:>6}{total / 1e18:>7.1f}{total / tflops / 3.6e15:>7.0f}"
-                  f"{rate:>9.0f}{4 * weights / 1e6:>8.0f}")  # fmt: skip
+                  f"{rate:>9.0f}{4 * weights / 1e6:>8.0f}{saved / 1e6:>9.0f}")  # fmt: skip
 
 
 def decoding(repeats):
@@ -97,7 +110,7 @@ def padim(name, repeats):
         encoder.stages(images[:1])
     model.fit([images])
     features = least(lambda: encoder_only(encoder, images), repeats) / 16
-    # Twice as many images against once: what is left is an image's own cost, without factoring.
+    # Five times as many images against once: the rest is an image's own cost, without factoring.
     few, many = (least(lambda n=n: model.fit([images] * n), repeats) for n in (1, 5))
     an_image = (many - few) / 64
     factor = max(few - 16 * an_image, 0.0)
