@@ -54,12 +54,16 @@ def explorer(
         control.layout.width = "98%"
     grid = widgets.GridBox(
         list(controls.values()),
-        layout=widgets.Layout(grid_template_columns=f"repeat({columns}, 1fr)", width=f"{width}px"),
+        layout=widgets.Layout(
+            grid_template_columns=f"repeat({columns}, minmax(0, 1fr))",
+            width=f"{width}px",
+            max_width="100%",
+        ),
     )
     stage = widgets.Box([picture])
     if height:
         stage.layout.min_height = f"{height}px"
-    box = widgets.VBox([grid, stage, messages])
+    box = widgets.VBox([grid, stage, messages], layout=widgets.Layout(max_width="100%"))
     box.controls, box.picture, box.messages, box.redraw = controls, picture, messages, redraw
     redraw()
     return box

@@ -110,8 +110,6 @@ def smoothblend_explorer(images: Mapping[str, Mapping[str, Tensor]], seed: int =
     new_draw.on_click(next_seed)
     grid = box.children[0]
     grid.children = (*grid.children, new_draw)
-    grid.layout.grid_template_columns = "repeat(2, minmax(0, 1fr))"
-    grid.layout.max_width = box.layout.max_width = "100%"  # in a narrow window, too
     box.new_draw = new_draw
     return box
 
