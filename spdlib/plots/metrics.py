@@ -233,7 +233,7 @@ def _by_threshold(ax: Axes, labels: ArrayLike, scores: ArrayLike) -> None:
     ax.plot(at, f1, color=style.BLACK, linewidth=2, label="F1")
     ax.set(xlabel="image score", ylim=(0, 1.03))
     ax.yaxis.set_major_formatter(PERCENT)
-    ax.legend(loc="center right")
+    ax.legend(loc="lower left")
 
 
 def _thumbnail(ax: Axes, pixels: ArrayLike, anomalous: bool, score: float, flagged: bool) -> None:
