@@ -152,7 +152,7 @@ def test_distances_are_in_units_of_two_images_and_shares_counted():
     points = fig.axes[2].lines[1]
     np.testing.assert_allclose(points.get_xdata(), spots["imagenet"]["weak"] / unit, rtol=1e-6)
     farther = sum(b > w for w, b in zip(*(spots["imagenet"][k] for k in plots.KINDS), strict=True))
-    assert fig.axes[2].texts[0].get_text() == f"blended farther:\n{farther / 40:.0%} of images"
+    assert fig.axes[2].get_title() == f"blended farther: {farther / 40:.0%} of images"
     titles_apart(fig)
 
 

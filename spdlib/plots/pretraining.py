@@ -167,8 +167,8 @@ def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
         bottom.plot([low, high], [low, high], color=style.GREY, linewidth=1)
         bottom.plot(weak, blended, ".", color=style.BLACK, markersize=4, alpha=0.5)
         bottom.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
-        bottom.text(0.04, 0.96, f"blended farther:\n{np.mean(blended > weak):.0%} of images",
-                    transform=bottom.transAxes, va="top", fontsize=9)  # fmt: skip
+        farther = np.mean(blended > weak)
+        bottom.set_title(f"blended farther: {farther:.0%} of images", fontsize=9.5)
         bottom.set_xlabel("distance of the weak view")
     for ax in axes[1]:
         for axis in (ax.xaxis, ax.yaxis):
@@ -177,7 +177,7 @@ def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
         ax.tick_params(labelleft=False)
     axes[0, 0].set_ylabel("images")
     axes[1, 0].set_ylabel("distance of the blended view")
-    axes[0, 0].legend(loc="upper left")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     fig.supxlabel("1: the median distance between two images", fontsize=9.5)
     return fig
 
@@ -320,7 +320,7 @@ def _cosines(ax: Axes, history: pd.DataFrame) -> None:
         ax.plot(history.step, smooth, color=colour, linewidth=2, label=name)
     ax.fill_between(history.step, *lines, color=style.GREY, alpha=0.15, linewidth=0)
     if ax.get_legend() is None:
-        ax.legend(loc="lower left")
+        ax.legend()
 
 
 def _smooth(values: pd.Series) -> pd.Series:
