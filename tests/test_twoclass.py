@@ -1,5 +1,9 @@
 """Two-class training: exact masks, exact orders, the encoder's own weights, exact resume."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -251,6 +255,42 @@ def test_resume_equals_uninterrupted(task, encoder, images, tmp_path, monkeypatc
     with pytest.raises(ValueError, match="other settings; take another folder"):
         changed = wanted.model_copy(update={"seed": 1})
         twoclass.train(make[task](), images, changed, folder=tmp_path)
+
+
+ONE_STEP = """
+import os, sys
+import pandas as pd, torch
+from spdlib import twoclass
+from spdlib.encoders import load_encoder
+
+if __name__ == "__main__":
+    table, out = pd.read_pickle(sys.argv[1]), sys.argv[2]
+    settings = twoclass.settings("detection", True, iterations=1, batch_size=8, size=64,
+                                 optimizer="sgd", learning_rate=1e-2)
+    model = twoclass.Classifier(load_encoder("efficientnet_lite0", "imagenet"))
+    twoclass.train(model, twoclass.Decoded(table, 64), settings, accelerator="cpu", devices=2,
+                   strategy="ddp")
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        torch.save(dict(model.named_parameters()), out)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_step_that_one_takes(encoder, table, tmp_path):
+    (tmp_path / "step.py").write_text(ONE_STEP)
+    table.to_pickle(tmp_path / "table.pkl")
+    command = [sys.executable, "step.py", "table.pkl", "model.pt"]
+    folder = {"PYTHONPATH": str(Path(twoclass.__file__).parents[1])}
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, **folder}, check=True, timeout=300,
+                   capture_output=True)  # fmt: skip
+    alone = Classifier(encoder)
+    wanted = settings("detection", iterations=1, batch_size=8, optimizer="sgd", learning_rate=1e-2)
+    twoclass.train(alone, Decoded(table, SIZE), wanted, accelerator="cpu")
+    shared = torch.load(tmp_path / "model.pt", weights_only=True)
+    start = dict(Classifier(encoder).named_parameters())
+    moved = sum(((p - start[name]) ** 2).sum() for name, p in alone.named_parameters()) ** 0.5
+    apart = sum(((p - shared[name]) ** 2).sum() for name, p in alone.named_parameters()) ** 0.5
+    assert apart < 0.05 * moved  # statistics of half a batch would take another step altogether
 
 
 def test_predictions_do_not_depend_on_the_batch(encoder, images):

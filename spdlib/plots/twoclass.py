@@ -49,11 +49,14 @@ def protocols(table: pd.DataFrame, splits: Mapping[str, pd.DataFrame]) -> Figure
         ax.imshow(strip[None], extent=(0, len(table), row + 0.36, row - 0.36), aspect="auto")
     normal = int((labels == 0).sum())
     ax.axvline(normal, color=style.BLACK, linewidth=1)
-    ax.set(xlim=(0, len(table)), ylim=(len(splits) - 0.5, -0.5), xlabel="images")
+    ax.set(xlim=(0, len(table)), ylim=(len(splits) - 0.5, -0.5))
     ax.set_yticks(range(len(splits)), list(splits))
     ax.tick_params(axis="y", length=0)
-    ax.set_xticks([normal / 2, (normal + len(table)) / 2],
-                  [f"{normal:,} normal", f"{len(table) - normal:,} anomalous"])  # fmt: skip
+    ax.set_xticks(
+        [normal / 2, (normal + len(table)) / 2],
+        [f"{normal:,} normal images", f"{len(table) - normal:,} anomalous images"],
+    )
+    ax.tick_params(axis="x", length=0)
     ax.spines[:].set_visible(False)
     fig.legend(
         handles=[
@@ -200,9 +203,8 @@ def differences(table: pd.DataFrame, baseline: str = "imagenet", metric: str = "
         ax.grid(axis="x", alpha=0.3)
     axes[0, 0].set_yticks(range(len(methods)), [style.method_name(name) for name in methods])
     axes[0, 0].set_ylim(len(methods) - 0.5, -0.5)
-    fig.supxlabel(
-        f"{metric} less that of {style.method_name(baseline)}, percentage points", fontsize=9.5
-    )
+    than = style.method_name(baseline)
+    fig.supxlabel(f"{metric} less that of {than}, percentage points (bar: 95 %)", fontsize=9.5)
     return fig
 
 
