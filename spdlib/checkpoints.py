@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class WholeFiles(TorchCheckpointIO):
             raise ValueError(f"{show(path)} is not a checkpoint of a training ({reason})") from None
 
 
-def prepare(folder: str | Path, needed: int) -> Path:
+def prepare(folder: str | Path, needed: int, names: Sequence[str] = (LAST,)) -> Path:
     """Makes a folder for checkpoints and sees that they can be written, before any work.
 
     What a killed process left half-written there is removed.
@@ -50,6 +50,7 @@ def prepare(folder: str | Path, needed: int) -> Path:
     Args:
         folder: Where checkpoints go.
         needed: Bytes that must be free.
+        names: Of the files that are written there.
 
     Raises:
         OSError: The folder cannot be made or written, or the disk has too little room.
@@ -57,8 +58,9 @@ def prepare(folder: str | Path, needed: int) -> Path:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f".{LAST}.*"):
-            leftover.unlink()
+        for name in names:
+            for leftover in folder.glob(f".{name}.*"):
+                leftover.unlink(missing_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"room?")
     except OSError as error:

@@ -243,7 +243,7 @@ class Pretraining(pl.LightningModule):
             with replacing(self.folder / LOG) as temporary:
                 kept.to_csv(temporary, index=False)
             self._log = (self.folder / LOG).open("a", encoding="utf-8")
-        if self.held_out is not None and not self.rows:
+        if self.held_out is not None and not self.step and not self.rows:
             self._write({"step": 0, "epoch": 0} | self._watch())
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
@@ -449,7 +449,8 @@ def pretrain(
             text or settings.name, every, workers, skip,
         )  # fmt: skip
         if folder:
-            module.folder = checkpoints.prepare(folder, _checkpoint_bytes(module) * 2)
+            needed = _checkpoint_bytes(module) * 2  # the one before stays until the next is whole
+            module.folder = checkpoints.prepare(folder, needed, [checkpoints.LAST, LOG])
         last = module.folder / checkpoints.LAST if folder else None
         found = str(last) if last and resume and last.is_file() else None
         try:
