@@ -27,7 +27,7 @@ from spdlib.parameters import explain
 
 Values = dict[str, Any]
 Grid = Mapping[str, Any] | Sequence[Mapping[str, Any]]
-LONGEST = 100  # characters of a run's name; longer ones end in a digest
+LONGEST = 160  # characters of a run's name; longer ones end in a digest
 
 
 class _Loader(yaml.SafeLoader):

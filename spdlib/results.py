@@ -28,7 +28,7 @@ COLUMNS = {
     "downstream_model": "PaDiM, binary classifier or U-Net, as in the paper",
     "encoder": "architecture, e.g. efficientnet_lite0",
     "method": "pretraining: imagenet, simsiam, simsiam_spd, supervised_spd ...",
-    "setting": "what else a sweep varied, e.g. n_features=50; none elsewhere",
+    "setting": "what else a sweep set, not as the notebook does, e.g. size=96; none elsewhere",
     "seed": "of the run",
     "draw": "number of the few-shot draw; none elsewhere",
     "metric": "AU-PR (linear), AU-ROC, AP (average precision, steps) or max F1",

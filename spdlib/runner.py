@@ -44,6 +44,7 @@ class Run:
         folder: Where everything goes that the run writes.
         code: Digest of the notebook's code, see :func:`spdlib.notebooks.digest`.
         extra: Parameters that are no part of the grid: explorers off.
+        departs: The parameters that are not the notebook's defaults.
     """
 
     notebook: Path
@@ -51,6 +52,7 @@ class Run:
     folder: Path
     code: str
     extra: dict[str, Any]
+    departs: list[str]
 
     @property
     def record(self) -> dict[str, Any]:
@@ -91,6 +93,7 @@ def run_one(run: Run, threads: int, project: dict[str, str]) -> dict[str, Any]:
         "notebook": str(run.notebook),
         "parameters": run.parameters,
         "extra": run.extra,
+        "departs": run.departs,
         "code": run.code,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "host": socket.gethostname(),

@@ -58,6 +58,11 @@ def plan(notebook: str | Path, grid: grids.Grid, folder: str | Path | None = Non
             folder=folder / grids.name(parameters, order=known.annotations),
             code=code,
             extra={name: value for name, value in off.items() if name not in parameters},
+            departs=[
+                name
+                for name, value in parameters.items()
+                if name not in known.defaults or known.defaults[name] != value
+            ],
         )
         for parameters in combinations
     ]
@@ -124,8 +129,8 @@ def collect(folder: str | Path) -> pd.DataFrame:
     ``runs/results``. Of runs by different versions of the notebook the newest version's count.
 
     Returns:
-        The rows, with the column ``run`` and a column for each parameter that differs between
-        runs and has no column yet; these together are the ``setting``.
+        The rows, with the column ``run`` and a column for each parameter of the grids that they
+        do not tell already. Those that depart from the notebook's defaults are the ``setting``.
 
     Raises:
         ValueError: A run's file of results cannot be read; names it.
@@ -142,18 +147,18 @@ def collect(folder: str | Path) -> pd.DataFrame:
     parts = {run: rows for run, rows in parts.items() if len(rows)}
     if not parts:
         return pd.DataFrame(columns=[*results.COLUMNS, "run"])
-    given = {run: runner.read(folder / run)["parameters"] for run in parts}
-    varied = [
+    records = {run: runner.read(folder / run) for run in parts}
+    untold = [
         name
         for name in table.columns[1 : table.columns.get_loc("state")]
-        if len({repr(values.get(name)) for values in given.values()}) > 1
-        and not all(_is_told(name, given[run].get(name), rows) for run, rows in parts.items())
+        if not all(_is_told(name, records[run], rows) for run, rows in parts.items())
     ]
     for run, rows in parts.items():
-        new = {name: given[run][name] for name in varied if name in given[run]}
+        new = {n: v for n, v in records[run]["parameters"].items() if n in untold}
         columns = {name: str(v) if isinstance(v, list) else v for name, v in new.items()}
-        setting = grids.name(new, order=varied) if new else None
-        parts[run] = rows.assign(**columns, setting=setting, run=run)
+        setting = {name: new[name] for name in untold if name in records[run]["departs"]}
+        text = grids.name(setting, order=untold) if setting else None
+        parts[run] = rows.assign(**columns, setting=text, run=run)
     found = pd.concat(parts.values(), ignore_index=True)
     with paths.replacing(folder / "results.csv") as temporary:
         found.to_csv(temporary, index=False)
@@ -209,10 +214,11 @@ def _outcome(future: Future, run: Run) -> dict[str, Any]:
         return record
 
 
-def _is_told(name: str, value: Any, rows: pd.DataFrame) -> bool:
-    """Whether rows of results tell a parameter's value already: by its name, or as a word."""
-    if name in rows.columns:
+def _is_told(name: str, record: dict[str, Any], rows: pd.DataFrame) -> bool:
+    """Whether rows of results tell a run's parameter already: by its name, or as a word."""
+    if name in rows.columns or name not in record["parameters"]:
         return True
+    value = record["parameters"][name]
     words = set(value) if isinstance(value, list) else {value}
     columns = [column for column in results.COLUMNS if column in rows.columns]
     is_words = all(isinstance(word, str) for word in words)
