@@ -77,4 +77,4 @@ def _verdict(maps: Tensor, masks: Tensor) -> str:
     if not masks.any():
         return "map (no ground truth)"
     found = localisation(maps, masks).iloc[0]
-    return f"energy inside {found.energy_share:.0%}, by chance {found.area:.1%}"
+    return f"energy inside {100 * found.energy_share:.0f} %, by chance {100 * found.area:.1f} %"
