@@ -112,7 +112,7 @@ def comparison(
         maps: Anomaly maps (H, W) by method, a row each.
         titles: Of the columns.
     """
-    fig, axes, side = _grid(2 + len(maps), len(images))
+    fig, axes, side = _grid(2 + len(maps), len(images), most=min(1.3, 7.3 / len(images)))
     scale = _scale([m for row in maps.values() for m in row])
     names = ["image", "ground truth", *map(style.method_name, maps)]
     for row, name in zip(axes, names, strict=True):
@@ -147,10 +147,10 @@ def cases(
         scores: One an image.
     """
     count = max(map(len, groups.values()))
-    fig, axes, _ = _grid(len(groups), 2 * count, most=1.1)
+    fig, axes, _ = _grid(len(groups), 2 * count, most=0.95)
     scale = _scale([maps[i] for numbers in groups.values() for i in numbers])
     for row, (name, numbers) in zip(axes, groups.items(), strict=True):
-        row[0].set_ylabel(name, fontsize=9.5)
+        row[0].set_ylabel(textwrap.fill(name, 10), fontsize=9.5)
         for ax in row[2 * len(numbers) :]:
             ax.set_visible(False)
         for left, right, i in zip(row[::2], row[1::2], numbers, strict=False):
@@ -313,7 +313,7 @@ def view(
     return fig
 
 
-def _grid(rows: int, columns: int, most: float = 1.66):
+def _grid(rows: int, columns: int, most: float):
     side = min(most, (style.WIDTH - 0.7) / columns)
     fig, axes = style.figure(
         rows, columns, height=rows * (side + 0.2) + 0.6, width=columns * side + 0.7, squeeze=False
