@@ -348,6 +348,7 @@ def perturbation(
         Columns ``hottest`` and ``random``: by how much the distance fell, as a share of it
         (``random`` is the mean over the draws; below 0 where the distance rose).
     """
+    images = images.detach().cpu()  # where it is blurred
     scale = sigma * images.shape[-2]
     blurred = _blur(images, scale)
     hottest = _hottest(attention.maps, share)
