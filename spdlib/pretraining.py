@@ -33,6 +33,7 @@ from spdlib import checkpoints
 from spdlib.batches import Images, Order, decode, generator, seed_of
 from spdlib.distributed import synchronise
 from spdlib.encoders import Encoder, load_encoder, save_encoder
+from spdlib.memory import kept
 from spdlib.monitors import collapse, spot_the_difference, spread
 from spdlib.objectives import METHODS, Objective, SpdCosine, SpdCrossEntropy
 from spdlib.paths import replacing, show
@@ -454,7 +455,8 @@ def pretrain(
         last = module.folder / checkpoints.LAST if folder else None
         found = str(last) if last and resume and last.is_file() else None
         try:
-            _fit(runner, module, found)
+            with kept():
+                _fit(runner, module, found)
         finally:
             module.close()
             encoder.eval()
