@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_rgb
@@ -23,6 +24,7 @@ TRAINED = {0: style.NORMAL, 1: style.ANOMALY}
 TESTED = {0: "#BFDCEC", 1: "#F3D0B5"}
 ASIDE = "#E6E6E6"
 HIGH = "high-shot"
+STEPS = colormaps[style.HEAT].resampled(10)  # steps of 10 %: many small maps stay small files
 RIGHT, EXTRA, MISSED = style.GREEN, style.ORANGE, style.SKY
 
 
@@ -231,12 +233,12 @@ def masks(
         axes[0, column].set_title(titles[column], fontsize=9)
         axes[1, column].imshow(truth[column], cmap="gray", vmin=0, vmax=1)
         for ax, probability in zip(axes[2:, column], maps.values(), strict=True):
-            ax.imshow(probability[column], cmap=style.HEAT, vmin=0, vmax=1)
+            ax.imshow(probability[column], cmap=STEPS, vmin=0, vmax=1)
             if truth[column].any():
                 ax.contour(truth[column].float(), [0.5], colors=[style.SKY], linewidths=0.9)
     fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     bar = fig.colorbar(
-        ScalarMappable(cmap=style.HEAT), ax=axes, location="bottom", aspect=40, shrink=0.6, pad=0.01
+        ScalarMappable(cmap=STEPS), ax=axes, location="bottom", aspect=40, shrink=0.6, pad=0.01
     )
     bar.set_label("predicted (outlined: ground truth)")
     bar.ax.xaxis.set_major_formatter(PERCENT)
@@ -284,7 +286,7 @@ def overlay(image: Tensor, truth: Tensor, probability: ArrayLike, threshold: flo
     """
     truth, probability = np.asarray(truth, bool), np.asarray(probability)
     marked = probability >= threshold
-    fig, axes = style.figure(1, 3, height=3.5)
+    fig, axes = style.figure(1, 3, height=3.7)
     titles = ("image and ground truth", "predicted", _verdict(truth, marked))
     for ax, title in zip(axes, titles, strict=True):
         _bare(ax).set_title(title)

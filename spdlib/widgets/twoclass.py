@@ -15,7 +15,7 @@ from spdlib.widgets.explorer import explorer
 def mask_explorer(
     images: Tensor, names: Sequence[str], masks: Tensor, maps: Mapping[str, ArrayLike]
 ) -> widgets.VBox:
-    """What a threshold makes of predicted probabilities; starts at one half.
+    """What a threshold makes of predicted probabilities; starts with the largest anomaly.
 
     Args:
         images: (N, 3, H, W) in [0, 1].
@@ -25,7 +25,8 @@ def mask_explorer(
     """
     controls = {
         "image": widgets.Dropdown(
-            options=[(name, number) for number, name in enumerate(names)], description="image"
+            options=[(name, number) for number, name in enumerate(names)], description="image",
+            value=int(masks.flatten(1).sum(1).argmax()),
         ),
         "model": widgets.Dropdown(options=list(maps), description="model"),
         "threshold": widgets.FloatSlider(
@@ -38,4 +39,4 @@ def mask_explorer(
         probability = 1 / (1 + np.exp(-np.asarray(maps[model][image], np.float64)))
         return plots.overlay(images[image], masks[image], probability, threshold)
 
-    return explorer(controls, draw, height=350)
+    return explorer(controls, draw, height=370)
