@@ -129,6 +129,7 @@ class TwoClassTraining(Parameters):
     architecture: EncoderName
     shots: Annotated[list[Count], Field(min_length=2)]
     draws: Annotated[int, Field(ge=2)]
+    most_images: Count | None
     normal_images: Annotated[int, Field(ge=2)]
     size: ImageSize | None
     iterations: Count | None

@@ -33,6 +33,14 @@ def protocol_name(k: int | None) -> str:
     return f"2-class {'high' if k is None else k}-shot"
 
 
+def thin(table: pd.DataFrame, most: int | None, seed: int = 0) -> pd.DataFrame:
+    """At most so many samples of each split and kind of defect, at random; all for None."""
+    if most is None:
+        return table
+    shuffled = table.sample(frac=1, random_state=seed)
+    return shuffled.groupby(["split", "defect"]).head(most).sort_index().reset_index(drop=True)
+
+
 def draw(table: pd.DataFrame, cases: Iterable[Case]) -> dict[Case, pd.DataFrame]:
     """A table split for each case, by :mod:`spdlib.datasets.protocols`."""
     return {

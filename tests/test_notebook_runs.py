@@ -43,6 +43,7 @@ TINY = {
         "encoders": ["imagenet", "simsiam_spd"],
         "shots": [2, 5],
         "draws": 2,
+        "most_images": 60,
         "normal_images": 10,
         "size": 32,
         "iterations": 2,
