@@ -54,7 +54,7 @@ def test_texts_of_a_command_line_are_read_as_the_settings_types():
         ({"etta": 0.1}, "etta: unknown parameter; did you mean 'eta'"),
         ({"eta": -1}, "eta: input should be greater than or equal to 0"),
         ({"size": 100}, "size: input should be a multiple of 32"),
-        ({"queue": 100}, "queue: 100 is no multiple of batch_size 64"),
+        ({"queue": 100}, "queue: 100 is no multiple of batch_size"),
         ({"blend": "mixup"}, "blend: input should be 'smoothblend' or 'cutpaste'"),
         ({"eta": -1, "epochs": 0}, r"eta: (?s:.*)\n  epochs: "),
     ],

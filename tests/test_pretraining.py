@@ -367,7 +367,7 @@ def test_the_command_line_trains_on_a_folder(folder, tmp_path, capsys):
         (["--size", "100"], "size: input should be a multiple of 32"),
         (["--data", "/no/such/folder"], "/no/such/folder is not a folder"),
         (["--weights", "nowhere.safetensors", "--epochs", "1"], "no weight file at nowhere"),
-        (["--method", "moco", "--queue", "100"], "queue: 100 is no multiple of batch_size 64"),
+        (["--method", "moco", "--queue", "100"], "queue: 100 is no multiple of batch_size"),
     ],
 )
 def test_the_command_line_says_what_does_not_fit(given, message, capsys, tmp_path, monkeypatch):
