@@ -45,11 +45,12 @@ PAPER = {"encoder": "resnet50", "weights": "random", "size": 224, "eta": 0.1}
 
 LAPTOP = {
     "encoder": "efficientnet_lite0", "weights": "imagenet", "size": 96, "eta": 1.0,
-    "epochs": 4, "batch_size": 64,
+    "epochs": 2, "batch_size": 32,
 }  # fmt: skip
 # A short run ends before a long queue has filled, a slow key encoder has moved or a long
 # warm-up is over.
 LAPTOP_METHOD = {
+    "simsiam": {"base_lr": 0.1},
     "moco": {"queue": 1024, "key_momentum": 0.99},
     "simclr": {"warmup_epochs": 0},
 }
