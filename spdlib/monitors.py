@@ -17,7 +17,12 @@ COLLAPSED_RANK = 2.0
 
 @torch.no_grad()
 def spot_the_difference(
-    network: nn.Module, images: Tensor, size: int, seed: int = 0, batch_size: int = 64
+    network: nn.Module,
+    images: Tensor,
+    size: int,
+    seed: int = 0,
+    batch_size: int = 64,
+    projection: nn.Module | None = None,
 ) -> dict[str, Any]:
     """How well the distance to the anchor tells a blended image from a weak global view.
 
@@ -30,31 +35,44 @@ def spot_the_difference(
         size: Side of the views, pixels.
         seed: Of views and blends: the same for every network that is compared.
         batch_size: Images at a time.
+        projection: From features to where the SPD loss compares; evaluated as it is.
 
     Returns:
         ``auroc`` and ``aupr`` (weak views 0, blended views 1), in [0, 1]; the cosine distances
-        ``weak`` and ``blended``, (N,) each; and ``features``, the anchors' (N, D).
+        ``weak`` and ``blended``, (N,) each; ``features``, the anchors' (N, D); and, with a
+        projection, ``projected``, the AU-ROC of the distances there.
     """
     generator = torch.Generator().manual_seed(seed)
     weak_view, blend = WeakView(size), SmoothBlend()
     weight = next(network.parameters())
-    parts = []
+    parts, projected = [], []
     for batch in images.split(batch_size):
         batch = batch.to(weight.device).float() / 255
         triplet = spd_triplet(batch, weak_view, blend, generator)
-        anchor, positive, negative = (network(view.to(weight.dtype)).float() for view in triplet)
-        weak = 1 - F.cosine_similarity(anchor, positive)
-        parts.append((weak, 1 - F.cosine_similarity(anchor, negative), anchor))
+        features = [network(view.to(weight.dtype)) for view in triplet]
+        parts.append((*_distances(features), features[0].float()))
+        if projection is not None:
+            projected.append(_distances([projection(x) for x in features]))
     weak, blended, features = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
     labels = torch.cat([torch.zeros(len(weak)), torch.ones(len(blended))])
     scores = torch.cat([weak, blended])
-    return {
+    found = {
         "auroc": float(auroc(labels, scores)),
         "aupr": float(aupr(labels, scores)),
         "weak": weak.numpy(),
         "blended": blended.numpy(),
         "features": features,
     }
+    if projection is not None:
+        scores = torch.cat([torch.cat(part) for part in zip(*projected, strict=True)])
+        found["projected"] = float(auroc(labels, scores.cpu()))
+    return found
+
+
+def _distances(triplet: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Cosine distances of the positives and of the negatives to their anchors."""
+    anchor, positive, negative = (x.float() for x in triplet)
+    return 1 - F.cosine_similarity(anchor, positive), 1 - F.cosine_similarity(anchor, negative)
 
 
 def spread(features: Tensor) -> dict[str, float]:

@@ -45,10 +45,11 @@ from spdlib.views import StrongView, View, WeakView, plain_view
 __all__ = ["Pretraining", "Views", "decode", "export", "objective", "pretrain", "starting_encoder"]
 
 TERMS = ("loss", "baseline", "spd", "cos_positive", "cos_negative", "spd_accuracy")
-WATCHED = ("std", "effective_rank", "spot_auroc", "spot_aupr")
+WATCHED = ("std", "effective_rank", "spot_auroc", "spot_aupr", "spot_projected")
 COLUMNS = ("step", "epoch", "lr", *TERMS, *WATCHED)
 LOG = "log.csv"
 CHECKPOINT_EVERY = 200  # steps
+FEWEST = 16  # images to watch before collapse is spoken of
 
 
 class Views:
@@ -350,17 +351,20 @@ class Pretraining(pl.LightningModule):
 
     def _watch(self) -> dict[str, float]:
         """Looks at the held-out images, as the network is now."""
-        self.encoder.eval()
+        baseline = self.objective.baseline.eval()
         spot = spot_the_difference(
-            self.encoder, self.held_out, self.settings.size, self.settings.seed
-        )
-        self.encoder.train()
+            baseline.encoder, self.held_out, self.settings.size, self.settings.seed,
+            projection=baseline.projection,
+        )  # fmt: skip
+        baseline.train()
         seen = spread(spot["features"])
-        said = collapse(**seen)
+        # Of so few images the rank is small whatever the network.
+        said = collapse(**seen) if len(self.held_out) >= FEWEST else None
         if said and not self.said:
             print(f"step {self.step}: {said}", flush=True)
         self.said = said
-        return seen | {"spot_auroc": spot["auroc"], "spot_aupr": spot["aupr"]}
+        names = {"spot_auroc": "auroc", "spot_aupr": "aupr", "spot_projected": "projected"}
+        return seen | {column: spot[name] for column, name in names.items()}
 
     def _write(self, row: dict[str, float]) -> None:
         self.rows.append(row)
@@ -406,7 +410,7 @@ def pretrain(
             a table of samples, whose files are decoded while training.
         settings: How to train.
         held_out: uint8 normal images to watch the training on, before the first step and after
-            each epoch; None: no watch.
+            each epoch; None: no watch. Of fewer than 16 no collapse is spoken.
         labels: Classes (N,) for the supervised method; by default a table's categories.
         folder: Where checkpoints and ``log.csv`` go, and where a training that was stopped is
             taken up again; None: nothing is written.
@@ -421,8 +425,9 @@ def pretrain(
 
     Returns:
         One row a step: ``step`` (steps done), ``epoch``, ``lr``, the loss and its terms, and where
-        it was watched ``std``, ``effective_rank``, ``spot_auroc`` and ``spot_aupr``; row 0 has
-        only these. What does not apply is NaN. ``attrs["collapse"]`` says whether the last watch
+        it was watched ``std``, ``effective_rank``, ``spot_auroc`` and ``spot_aupr`` of the
+        features, and ``spot_projected``, the AU-ROC where the SPD loss compares; row 0 has only
+        these. What does not apply is NaN. ``attrs["collapse"]`` says whether the last watch
         found the features collapsed, in words, or is None.
 
     Raises:
@@ -436,6 +441,8 @@ def pretrain(
         raise ValueError(
             f"batch_size: {settings.batch_size} is more than the {len(samples)} images"
         )
+    if held_out is not None and len(held_out) < 2:
+        raise ValueError("held_out: one image; at least two are needed, or None for no watch")
     if settings.method == "supervised" and samples.classes < 2:
         raise ValueError(
             "labels: supervised pretraining needs at least two classes (a table's categories, "

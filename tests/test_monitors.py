@@ -58,5 +58,11 @@ def test_the_score_is_the_auroc_of_distances_and_chance_for_the_blind():
     assert seen["features"].shape == (12, 3 * 32 * 32)
     again = spot_the_difference(Peak(), images, size=32, seed=3, batch_size=5)
     assert (again["weak"] == seen["weak"]).all()
+    # Through a projection: the score of the network that ends in it.
+    blurred = torch.nn.Sequential(Peak(), torch.nn.Linear(3 * 32 * 32, 4)).eval()
+    through = spot_the_difference(blurred[0], images, 32, seed=3, projection=blurred[1])
+    whole = spot_the_difference(blurred, images, 32, seed=3)
+    assert through["projected"] == whole["auroc"]
+    assert through["auroc"] == spot_the_difference(blurred[0], images, 32, seed=3)["auroc"]
     blind = spot_the_difference(Blind(), images, size=32)
     assert blind["auroc"] == 0.5 and blind["aupr"] == pytest.approx(0.75)  # (0, 1) to (1, 0.5)
