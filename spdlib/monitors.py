@@ -1,5 +1,6 @@
 """What is watched while an encoder is trained: what SPD asks for, and signs of collapse."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ def spot_the_difference(
     size: int,
     seed: int = 0,
     batch_size: int = 64,
-    projection: nn.Module | None = None,
+    projection: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Any]:
     """How well the distance to the anchor tells a blended image from a weak global view.
 

@@ -354,7 +354,7 @@ class Pretraining(pl.LightningModule):
         baseline = self.objective.baseline.eval()
         spot = spot_the_difference(
             baseline.encoder, self.held_out, self.settings.size, self.settings.seed,
-            projection=baseline.projection,
+            projection=baseline.projection.forward,  # not for those who listen to the training
         )  # fmt: skip
         baseline.train()
         seen = spread(spot["features"])
