@@ -10,7 +10,7 @@ torchvision ResNet. In "views in the step" ours makes them on the device, a batc
 lightly's takes its own transforms (``SimSiamTransform`` ...), image by image, in this process.
 Then SPD: five views pass instead of two, so 2.5 times the baseline's step is what it has to cost
 (MoCo's 3.25, one of whose two passes is forward only); the aim is at most a tenth more.
-On a CPU once more with ``spdlib.memory.kept``, as ``pretrain`` runs its steps.
+On a CPU once more with ``spdlib.pretraining.memory.kept``, as ``pretrain`` runs its steps.
 
 With a CUDA device: bf16 and channels-last for both, and ours through the whole pipeline (files
 decoded by workers, views, step, log) against ready-made tensors. The paper's size is
@@ -38,12 +38,12 @@ from lightly.transforms import MoCoV2Transform, SimCLRTransform, SimSiamTransfor
 from torch import nn
 from torchvision.transforms.functional import to_pil_image
 
-from spdlib.batches import generator
 from spdlib.datasets import elpv
 from spdlib.encoders import IMAGENET_NORM, load_encoder
-from spdlib.memory import kept
-from spdlib.presets import settings
 from spdlib.pretraining import Views, decode, objective, pretrain
+from spdlib.pretraining.batches import generator
+from spdlib.pretraining.memory import kept
+from spdlib.pretraining.presets import settings
 
 METHODS = ("simsiam", "simclr", "moco")
 # Passes of views through the network with SPD over those without, a backward pass counted as two

@@ -18,12 +18,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch.utils.flop_counter import FlopCounterMode
 
-from spdlib.batches import read_square
 from spdlib.encoders import load_encoder
 from spdlib.metrics import pixel_metrics
 from spdlib.padim import N_FEATURES, PaDiM
-from spdlib.presets import settings
 from spdlib.pretraining import Views, objective
+from spdlib.pretraining.batches import read_square
+from spdlib.pretraining.presets import settings
 
 IMAGENET, SIZE = 1_281_167, 224
 # The one-class split: 90 % of 9,621 normal images to learn, the rest and 1,200 anomalies to test.

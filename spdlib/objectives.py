@@ -104,8 +104,9 @@ class MoCo(Baseline):
     """MoCo v2 (He et al., CVPR 2020; Chen et al., 2020): queries against a queue of keys.
 
     Keys come from an encoder that follows the trained one slowly. The queue holds the keys of
-    all processes. Where they share their batch statistics (``spdlib.distributed``), shuffling
-    the batch, the published guard against reading them, has nothing to do and is left out.
+    all processes. Where they share their batch statistics
+    (``spdlib.pretraining.distributed``), shuffling the batch, the published guard against
+    reading them, has nothing to do and is left out.
 
     Args:
         encoder: What is trained.

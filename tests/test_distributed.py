@@ -17,9 +17,9 @@ from timm.layers import BatchNormAct2d
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from spdlib.distributed import GlobalBatchNorm, synchronise
 from spdlib.objectives import MoCo, Objective, SimCLR, SimSiam, SpdCosine
-from spdlib.pretraining_cli import main
+from spdlib.pretraining.cli import main
+from spdlib.pretraining.distributed import GlobalBatchNorm, synchronise
 
 METHODS = {
     "simsiam": SimSiam,

@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from spdlib.monitors import collapse, spot_the_difference, spread
+from spdlib.pretraining.monitors import collapse, spot_the_difference, spread
 
 
 def test_spread_of_features_that_fill_the_sphere():

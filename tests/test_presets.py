@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from spdlib.presets import (
+from spdlib.pretraining.presets import (
     LAPTOP,
     OPEN_QUESTIONS,
     PUBLISHED,

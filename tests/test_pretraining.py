@@ -17,17 +17,24 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
-from spdlib import checkpoints
-from spdlib.batches import Images, Order, decode
-from spdlib.batches import generator as seeded
 from spdlib.datasets import elpv
 from spdlib.datasets.tree import tree
 from spdlib.encoders import HALF_NORM, IMAGENET_NORM, load_encoder, read_provenance
-from spdlib.memory import kept
-from spdlib.monitors import spot_the_difference
-from spdlib.presets import settings
-from spdlib.pretraining import COLUMNS, Views, export, objective, pretrain, starting_encoder
-from spdlib.pretraining_cli import main
+from spdlib.pretraining import (
+    COLUMNS,
+    Views,
+    checkpoints,
+    export,
+    objective,
+    pretrain,
+    starting_encoder,
+)
+from spdlib.pretraining.batches import Images, Order, decode
+from spdlib.pretraining.batches import generator as seeded
+from spdlib.pretraining.cli import main
+from spdlib.pretraining.memory import kept
+from spdlib.pretraining.monitors import spot_the_difference
+from spdlib.pretraining.presets import settings
 
 SMALL = {
     "encoder": "efficientnet_lite0", "weights": "random", "size": 32, "batch_size": 4, "epochs": 2,
@@ -246,7 +253,7 @@ def test_a_full_disk_is_reported_before_training(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 10_000_000})
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: usage)
     ran = []
-    monkeypatch.setattr("spdlib.pretraining._fit", lambda *_: ran.append(1))
+    monkeypatch.setattr("spdlib.pretraining.training._fit", lambda *_: ran.append(1))
     with pytest.raises(OSError, match=r"10 MB free on its disk, \d+ MB needed"):
         pretrain(load_encoder("efficientnet_lite0"), noise(), small(), folder=tmp_path)
     assert not ran
@@ -324,8 +331,16 @@ def test_a_killed_training_ends_in_the_weights_of_an_uninterrupted_one(method, e
     torch.set_num_threads(threads)
 
 
-def test_ctrl_c_reaches_the_caller_and_the_next_ctrl_c_too(tmp_path):
-    s, handler = small(), signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def ctrl_c():
+    """The handler of a terminal's programs; a shell's background jobs ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_reaches_the_caller_and_the_next_ctrl_c_too(tmp_path, ctrl_c):
+    s = small()
 
     class Stop(pl.Callback):
         def on_train_batch_end(self, trainer, module, *_):
@@ -336,7 +351,7 @@ def test_ctrl_c_reaches_the_caller_and_the_next_ctrl_c_too(tmp_path):
     pretrain(whole, noise(), s)
     with pytest.raises(KeyboardInterrupt):
         pretrain(stopped, noise(), s, folder=tmp_path, every=1, callbacks=[Stop()])
-    assert signal.getsignal(signal.SIGINT) is handler and not stopped.training
+    assert signal.getsignal(signal.SIGINT) is ctrl_c and not stopped.training
     resumed = starting_encoder(s)
     pretrain(resumed, noise(), s, folder=tmp_path, every=1)
     assert torch.equal(weights(resumed), weights(whole))
@@ -378,7 +393,7 @@ def test_the_command_line_trains_on_a_folder(folder, tmp_path, capsys):
     ],
 )
 def test_the_command_line_says_what_does_not_fit(given, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("spdlib.pretraining_cli.decode", lambda *_: noise(64))
+    monkeypatch.setattr("spdlib.pretraining.cli.decode", lambda *_: noise(64))
     assert main([*given, "--out", str(tmp_path)]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

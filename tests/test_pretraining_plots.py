@@ -10,13 +10,12 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from spdlib import presets
 from spdlib.encoders import load_encoder
-from spdlib.live import Embeddings, LiveCurves
 from spdlib.objectives import spd_loss
 from spdlib.plots import pretraining as plots
 from spdlib.plots import style
-from spdlib.pretraining import pretrain
+from spdlib.pretraining import presets, pretrain
+from spdlib.pretraining.live import Embeddings, LiveCurves
 from spdlib.smoothblend import SmoothBlend
 from spdlib.views import WeakView, spd_triplet
 from spdlib.widgets.explorer import errors

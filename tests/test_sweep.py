@@ -12,7 +12,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from spdlib import executors, grids, notebooks, paths, results, runner, sweep
+from spdlib import notebooks, paths, results
+from spdlib.sweep import executors, grids, runner
+from spdlib.sweep import sweeping as sweep
 
 PARAMETERS = """\
 x: int = 1  # what is measured; 13 fails unless the file `mended` is there

@@ -15,8 +15,13 @@ from PIL import Image
 from scipy import stats
 from torchvision import tv_tensors
 
-from spdlib import paired, results, shots, twoclass
-from spdlib.augmentation import (
+from spdlib import results, twoclass
+from spdlib.datasets import SampleImages
+from spdlib.datasets.samples import make_table
+from spdlib.encoders import load_encoder
+from spdlib.metrics import aupr, evaluate
+from spdlib.twoclass import Classifier, Segmenter, paired, shots
+from spdlib.twoclass.augmentation import (
     AUGMENTS,
     BALANCES,
     Augment,
@@ -26,13 +31,8 @@ from spdlib.augmentation import (
     augmentation,
     batch_order,
 )
-from spdlib.datasets import SampleImages
-from spdlib.datasets.samples import make_table
-from spdlib.encoders import load_encoder
-from spdlib.metrics import aupr, evaluate
-from spdlib.twoclass import Classifier, Segmenter
-from spdlib.twoclass_models import UNET_ENCODERS, focal_loss
-from spdlib.twoclass_presets import table as preset_table
+from spdlib.twoclass.models import UNET_ENCODERS, focal_loss
+from spdlib.twoclass.presets import table as preset_table
 
 SIZE = 64
 SMALL = {"size": SIZE, "batch_size": 4, "learning_rate": 1e-3, "optimizer": "adam"}
@@ -227,7 +227,7 @@ def weights(model):
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 def test_resume_equals_uninterrupted(task, encoder, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(twoclass, "EVERY", 2)
+    monkeypatch.setattr(twoclass.training, "EVERY", 2)
     make = {
         "detection": lambda: Classifier(encoder),
         "segmentation": lambda: Segmenter(encoder, 32),
@@ -280,7 +280,7 @@ def test_two_processes_take_the_step_that_one_takes(encoder, table, tmp_path):
     (tmp_path / "step.py").write_text(ONE_STEP)
     table.to_pickle(tmp_path / "table.pkl")
     command = [sys.executable, "step.py", "table.pkl", "model.pt"]
-    folder = {"PYTHONPATH": str(Path(twoclass.__file__).parents[1])}
+    folder = {"PYTHONPATH": str(Path(twoclass.__file__).parents[2])}
     subprocess.run(command, cwd=tmp_path, env={**os.environ, **folder}, check=True, timeout=300,
                    capture_output=True)  # fmt: skip
     alone = Classifier(encoder)

@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spdlib.monitors import COLLAPSED_RANK, COLLAPSED_STD
 from spdlib.objectives import spd_loss
 from spdlib.plots import style
+from spdlib.pretraining.monitors import COLLAPSED_RANK, COLLAPSED_STD
 
 PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
 SMOOTH = 8  # steps of the running mean over noisy losses
@@ -90,6 +91,7 @@ def training(histories: Mapping[str, pd.DataFrame]) -> Figure:
         _cosines(cosines, history)
         for ax, column in ((spot, "spot_auroc"), (std, "std"), (rank, "effective_rank")):
             _watched(ax, history, column, method)
+        _watched(spot, history, "spot_projected", method, linestyle=":", label=None)
     baseline.set_title("baseline's loss")
     spd.set_title("SPD loss")
     supervised = any(_has(h, "spd_accuracy") for h in histories.values())
@@ -99,7 +101,15 @@ def training(histories: Mapping[str, pd.DataFrame]) -> Figure:
     rank.set_title("effective rank of features")
     _limit(std, COLLAPSED_STD)
     _limit(rank, COLLAPSED_RANK)
-    spot.axhline(0.5, color=style.GREY, linestyle=":")
+    spot.axhline(0.5, color=style.GREY, linewidth=1)
+    if any(_has(history, "spot_projected") for history in histories.values()):
+        kinds = (("-", "of features"), (":", "of projections"))
+        spot.legend(
+            handles=[
+                Line2D([], [], color=style.BLACK, linestyle=line, linewidth=2, label=name)
+                for line, name in kinds
+            ]
+        )
     spot.yaxis.set_major_formatter(PERCENT)
     for ax in axes.flat:
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -147,7 +157,7 @@ def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
     distances differ in scale can be compared. Below a thousandth the axis ends.
 
     Args:
-        spots: What :func:`spdlib.monitors.spot_the_difference` returns, by method.
+        spots: What :func:`spdlib.pretraining.monitors.spot_the_difference` returns, by method.
     """
     fig, axes = style.figure(2, len(spots), height=5.6, sharex=True, squeeze=False,
                              height_ratios=[1, 1.5])  # fmt: skip
@@ -327,10 +337,10 @@ def _smooth(values: pd.Series) -> pd.Series:
     return values.rolling(SMOOTH, center=True, min_periods=1).mean()
 
 
-def _watched(ax: Axes, history: pd.DataFrame, column: str, method: str) -> None:
+def _watched(ax: Axes, history: pd.DataFrame, column: str, method: str, **other: Any) -> None:
     if _has(history, column):
         known = history[history[column].notna()]
-        ax.plot(known.step, known[column], linewidth=2, markersize=6, **_style(method))
+        ax.plot(known.step, known[column], linewidth=2, markersize=6, **_style(method) | other)
 
 
 def _limit(ax: Axes, value: float) -> None:

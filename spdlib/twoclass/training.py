@@ -1,6 +1,6 @@
 """Two-class training: what labels buy once some defects have been collected (Zou et al., 2022).
 
-A classifier of images and a U-Net for pixels (:mod:`spdlib.twoclass_models`), all weights
+A classifier of images and a U-Net for pixels (:mod:`spdlib.twoclass.models`), all weights
 trained. Training is Lightning's, so devices, precision, checkpoints and resume are, too.
 """
 
@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from spdlib import paths
-from spdlib.augmentation import Decoded, TrainingImages, batch_order
-from spdlib.distributed import synchronise
+from spdlib.pretraining.distributed import synchronise
 from spdlib.progress import Bar
-from spdlib.twoclass_models import Classifier, Segmenter, pooled_features, probe
-from spdlib.twoclass_presets import TwoClass, settings
+from spdlib.twoclass.augmentation import Decoded, TrainingImages, batch_order
+from spdlib.twoclass.models import Classifier, Segmenter, pooled_features, probe
+from spdlib.twoclass.presets import TwoClass, settings
 
 __all__ = [
     "Classifier", "Decoded", "Predictions", "Segmenter", "TwoClass", "check_images",
@@ -244,8 +244,8 @@ def predict(
 
     Args:
         model: Evaluated as it is, on its device.
-        images: :class:`~spdlib.augmentation.Decoded`, or ``SampleImages`` for sets that memory
-            does not hold.
+        images: :class:`~spdlib.twoclass.augmentation.Decoded`, or ``SampleImages`` for sets
+            that memory does not hold.
         batch_size: Images at a time.
         workers: Processes that read.
     """

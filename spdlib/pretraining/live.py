@@ -13,8 +13,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from spdlib.monitors import spread
 from spdlib.plots import pretraining as plots
+from spdlib.pretraining.monitors import spread
 from spdlib.widgets.explorer import png
 
 
@@ -75,7 +75,7 @@ class Embeddings(pl.Callback):
 
     Attributes:
         rows: ``step`` (steps done), ``std`` and ``effective_rank``, as
-            :func:`spdlib.monitors.spread` gives them.
+            :func:`spdlib.pretraining.monitors.spread` gives them.
     """
 
     def __init__(self):

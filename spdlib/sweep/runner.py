@@ -4,7 +4,7 @@ So a run that crashes or runs out of memory takes nothing with it, and its threa
 are set without touching anybody else's. To the notebook the folder *is* ``runs/``, with the
 encoders of ``runs/encoders`` linked into it: it reads those and writes over nobody else's.
 
-    python -m spdlib.runner FOLDER    # what a sweep calls; FOLDER/run.yaml says what to run
+    python -m spdlib.sweep.runner FOLDER    # what a sweep calls; FOLDER/run.yaml says what to run
 """
 
 import os
@@ -109,7 +109,7 @@ def run_one(run: Run, threads: int, project: dict[str, str]) -> dict[str, Any]:
         _linked(Path(project["encoders"]), run.folder / "encoders"),
         open(run.folder / LOG, "w", encoding="utf-8") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "spdlib.runner", str(run.folder)],
+            [sys.executable, "-m", "spdlib.sweep.runner", str(run.folder)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=project["cwd"],
         ) as process,
     ):  # fmt: skip

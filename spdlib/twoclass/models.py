@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import sigmoid_focal_loss
 
 from spdlib.encoders import Encoder
-from spdlib.twoclass_presets import TwoClass
+from spdlib.twoclass.presets import TwoClass
 
 # Networks of timm, through segmentation-models-pytorch, with entries named as in ours.
 UNET_ENCODERS = {

@@ -18,6 +18,8 @@ DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_MAX = 128 * 1024, 65536
 def kept() -> Iterator[None]:
     """Keeps freed memory while the block runs, then gives it back.
 
+    Address space that lay between blocks still in use stays with the heap: later blocks that
+    fit into it are taken from there, and their memory stays until the next trim.
     Where the C library is not glibc (macOS, Windows, musl) it does nothing.
     """
     libc = _glibc()

@@ -12,14 +12,14 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from torch.utils.data import DataLoader
 
-from spdlib import metrics, paired, results
-from spdlib.augmentation import Decoded
+from spdlib import metrics, results
 from spdlib.datasets.protocols import few_shot, high_shot
 from spdlib.encoders import Encoder
 from spdlib.padim import PaDiM
 from spdlib.progress import Bar
-from spdlib.twoclass import Classifier, Predictions, Segmenter, predict, probe, train
-from spdlib.twoclass_presets import TwoClass
+from spdlib.twoclass import Classifier, Predictions, Segmenter, paired, predict, probe, train
+from spdlib.twoclass.augmentation import Decoded
+from spdlib.twoclass.presets import TwoClass
 
 Case = tuple[int | None, int]  # shots, None for the high-shot split, and number of the draw
 

@@ -20,9 +20,9 @@ from spdlib import paths
 from spdlib.datasets import elpv
 from spdlib.datasets.tree import tree
 from spdlib.paths import show
-from spdlib.presets import Settings
-from spdlib.presets import settings as choose
 from spdlib.pretraining import CHECKPOINT_EVERY, decode, export, pretrain, starting_encoder
+from spdlib.pretraining.presets import Settings
+from spdlib.pretraining.presets import settings as choose
 
 
 def tables(data: str, held_out: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -27,9 +27,10 @@ from typing import Any
 import nbformat
 import pandas as pd
 
-from spdlib import executors, grids, notebooks, paths, results, runner
+from spdlib import notebooks, paths, results
 from spdlib.progress import Bar
-from spdlib.runner import LOG, RECORD, Run
+from spdlib.sweep import executors, grids, runner
+from spdlib.sweep.runner import LOG, RECORD, Run
 
 
 def plan(notebook: str | Path, grid: grids.Grid, folder: str | Path | None = None) -> list[Run]:
@@ -37,7 +38,7 @@ def plan(notebook: str | Path, grid: grids.Grid, folder: str | Path | None = Non
 
     Args:
         notebook: Its path.
-        grid: See :func:`spdlib.grids.expand`.
+        grid: See :func:`spdlib.sweep.grids.expand`.
         folder: Of the sweep; by default ``runs/sweeps/NOTEBOOK``.
 
     Raises:
@@ -81,7 +82,7 @@ def sweep(
 
     Args:
         notebook: Its path.
-        grid: Lists of values by parameter, see :func:`spdlib.grids.expand`.
+        grid: Lists of values by parameter, see :func:`spdlib.sweep.grids.expand`.
         on: Where: a number of processes on this machine (1 is in order), the address of a Dask
             scheduler or its ``Client``, or any executor of ``concurrent.futures``. Workers
             elsewhere must see the same files at the same paths.
@@ -276,7 +277,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     _report(table, planned[0].folder.parent)
     return 0 if (table.state == "done").all() else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

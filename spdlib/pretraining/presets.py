@@ -48,9 +48,10 @@ LAPTOP = {
     "epochs": 2, "batch_size": 32,
 }  # fmt: skip
 # A short run ends before a long queue has filled, a slow key encoder has moved or a long
-# warm-up is over.
+# warm-up is over. SimSiam at 0.1 teaches SPD to the projections and hardly to the features:
+# spot-the-difference AU-ROC 85 % and 70 %, against 97 % and 78 % at 0.3 (ELPV, 22 steps, seed 0).
 LAPTOP_METHOD = {
-    "simsiam": {"base_lr": 0.1},
+    "simsiam": {"base_lr": 0.3},
     "moco": {"queue": 1024, "key_momentum": 0.99},
     "simclr": {"warmup_epochs": 0},
 }

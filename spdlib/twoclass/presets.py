@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from spdlib.augmentation import Augment, Balance
 from spdlib.parameters import Count, ImageSize, explain
+from spdlib.twoclass.augmentation import Augment, Balance
 
 Task = Literal["detection", "segmentation"]
 TASKS: tuple[Task, ...] = ("detection", "segmentation")

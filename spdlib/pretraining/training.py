@@ -10,7 +10,6 @@ processes see the views that one would.
 
 import logging
 import signal
-import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -29,15 +28,15 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from spdlib import checkpoints
-from spdlib.batches import Images, Order, decode, generator, seed_of
-from spdlib.distributed import synchronise
 from spdlib.encoders import Encoder, load_encoder, save_encoder
-from spdlib.memory import kept
-from spdlib.monitors import collapse, spot_the_difference, spread
 from spdlib.objectives import METHODS, Objective, SpdCosine, SpdCrossEntropy
 from spdlib.paths import replacing, show
-from spdlib.presets import Settings
+from spdlib.pretraining import checkpoints
+from spdlib.pretraining.batches import Images, Order, decode, generator, seed_of
+from spdlib.pretraining.distributed import synchronise
+from spdlib.pretraining.memory import kept
+from spdlib.pretraining.monitors import collapse, spot_the_difference, spread
+from spdlib.pretraining.presets import Settings
 from spdlib.progress import Bar
 from spdlib.smoothblend import CutPaste, SmoothBlend
 from spdlib.views import StrongView, View, WeakView, plain_view
@@ -574,9 +573,3 @@ def starting_encoder(settings: Settings) -> Encoder:
         torch.manual_seed(seed_of(settings.seed, 3))
         weights = None if settings.weights == "random" else settings.weights
         return load_encoder(settings.encoder, weights)
-
-
-if __name__ == "__main__":
-    from spdlib.pretraining_cli import main
-
-    sys.exit(main())
