@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spdlib import metrics, results
@@ -30,7 +30,6 @@ from spdlib.progress import Bar
 TASKS = ("detection", "segmentation")
 PAINTED = "_painted"  # ends the data set's name where the masks are those of painted defects
 FALSE_ALARMS = 0.05  # share of normal images that may be flagged in the analysis of sizes
-LEVELS = 2000  # distinct thresholds of a resampled curve
 Array = NDArray[Any]
 
 
@@ -312,7 +311,7 @@ def differences(found: Evaluation, repeats: int = 1000, seed: int = 0) -> pd.Dat
         # The first row is every image once: what was measured, without resampling.
         weights = np.vstack([np.ones(len(truth)), draws])
         estimates = {
-            method: resampled(truth, found.found(category, task, method), weights)
+            method: metrics.weighted(truth, found.found(category, task, method), weights)
             for method in {name for pair in pairs(found.methods) for name in pair}
         }
         for baseline, method in pairs(found.methods):
@@ -321,47 +320,6 @@ def differences(found: Evaluation, repeats: int = 1000, seed: int = 0) -> pd.Dat
                 low, high = np.nanquantile(gain[1:], [0.025, 0.975])
                 rows.append((category, task, baseline, method, written, gain[0], low, high))
     return pd.DataFrame(rows, columns=names)
-
-
-def resampled(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike) -> dict[str, Array]:
-    """The metrics of weighted images, for many weightings at once.
-
-    Args:
-        labels: One an image, or a mask an image: (N,) or (N, H, W).
-        scores: Scores or maps of the same shape.
-        weights: How often each image counts, (R, N).
-
-    Returns:
-        Arrays (R,) by the names of ``spdlib.results.METRICS``; exact for up to 2,000 distinct
-        scores, otherwise with scores rounded down to so many.
-    """
-    y = np.asarray(labels).astype(bool).reshape(len(labels), -1)
-    s = np.asarray(scores).reshape(len(scores), -1)
-    levels = np.unique(s)
-    if len(levels) > LEVELS:
-        shares = np.linspace(0, 1, LEVELS // 2)
-        parts = [np.quantile(s[y], shares, method="nearest")]
-        parts.append(np.quantile(s[~y], shares, method="nearest"))
-        levels = np.unique(np.concatenate(parts))
-    positive, negative = (np.zeros((len(y), len(levels))) for _ in range(2))
-    for i, (truth, score) in enumerate(zip(y, s, strict=True)):
-        at = np.searchsorted(levels, score, "right").clip(1) - 1
-        positive[i] = np.bincount(at[truth], minlength=len(levels))[::-1]
-        negative[i] = np.bincount(at[~truth], minlength=len(levels))[::-1]
-    # From the highest threshold down: what is found, and what is found wrongly.
-    right, wrong = (np.cumsum(weights @ counts, 1) for counts in (positive, negative))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall, alarms = right / right[:, -1:], wrong / wrong[:, -1:]
-        precision = np.where(right + wrong > 0, right / (right + wrong), 1.0)
-        f1 = 2 * right / (right[:, -1:] + right + wrong)
-    start = np.zeros((len(recall), 1))
-    recall, alarms = np.hstack([start, recall]), np.hstack([start, alarms])
-    return {
-        "aupr": np.trapezoid(np.hstack([start + 1, precision]), recall, axis=1),
-        "auroc": np.trapezoid(recall, alarms, axis=1),
-        "average_precision": (np.diff(recall, axis=1) * precision).sum(1),
-        "max_f1": f1.max(1),
-    }
 
 
 def verdict(table: pd.DataFrame, metric: str = "AU-PR") -> str:

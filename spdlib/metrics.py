@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 CHUNK = 1 << 21  # negatives sorted at a time
 SPOOL = 256 << 20  # bytes of negatives kept in memory before they go to a temporary file
-BOOTSTRAP_LEVELS = 2000  # distinct thresholds a bootstrap keeps
+LEVELS = 2000  # distinct thresholds that weighted images keep
 
 Array = NDArray[Any]
 
@@ -242,7 +242,7 @@ def bootstrap(
     """Percentile intervals of the metrics over resampled images (Efron, 1979).
 
     Args:
-        labels: One a image, or a mask an image: (N,) or (N, H, W).
+        labels: One an image, or a mask an image: (N,) or (N, H, W).
         scores: Scores or maps of the same shape. Images are resampled, never pixels, whose
             neighbours say nearly the same.
         repeats: How often images are drawn with replacement.
@@ -250,14 +250,37 @@ def bootstrap(
         seed: Of the resampling; the same seed draws the same images for every detector.
 
     Returns:
-        ``(low, high)`` of ``auroc``, ``aupr``, ``average_precision`` and ``max_f1``. With more
-        than 2,000 distinct scores of anomalies, scores are first rounded down to 2,000 of them.
+        ``(low, high)`` of ``auroc``, ``aupr``, ``average_precision`` and ``max_f1``, as exact as
+        :func:`weighted` is.
+    """
+    count = len(labels)
+    draws = np.random.default_rng(seed).multinomial(count, [1 / count] * count, repeats)
+    estimates = weighted(labels, scores, draws)
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    return {
+        name: tuple(float(end) for end in np.nanquantile(values, ends))
+        for name, values in estimates.items()
+    }
+
+
+def weighted(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike) -> dict[str, Array]:
+    """The metrics of weighted images, for many weightings at once.
+
+    Args:
+        labels: One an image, or a mask an image: (N,) or (N, H, W).
+        scores: Scores or maps of the same shape.
+        weights: How often each image counts, (R, N), 0 or more.
+
+    Returns:
+        Arrays (R,) by name: ``auroc``, ``aupr``, ``average_precision`` and ``max_f1``; NaN where
+        a weighting leaves a metric undefined. With more than 2,000 distinct scores of anomalies,
+        scores are first rounded down to 2,000 of them.
     """
     y, s = _checked(labels, scores, ("labels", "scores"))
     y, s = y.reshape(len(y), -1), s.reshape(len(s), -1)
     levels = np.unique(s[y])
-    if len(levels) > BOOTSTRAP_LEVELS:
-        levels = levels[np.linspace(0, len(levels) - 1, BOOTSTRAP_LEVELS).round().astype(int)]
+    if len(levels) > LEVELS:
+        levels = levels[np.linspace(0, len(levels) - 1, LEVELS).round().astype(int)]
     k = len(levels)
     positive, tied, above = (np.zeros((len(y), k)) for _ in range(3))
     for i, (truth, score) in enumerate(zip(y, s, strict=True)):
@@ -267,7 +290,7 @@ def bootstrap(
         tied[i] = np.bincount(low[~truth & exact], minlength=k)[::-1]
         between = low[~truth & ~exact & (low >= 0)]
         above[i] = np.bincount(between, minlength=k)[::-1]
-    weights = np.random.default_rng(seed).multinomial(len(y), [1 / len(y)] * len(y), repeats)
+    weights = np.asarray(weights)
     positive, tied, above = (weights @ counts for counts in (positive, tied, above))
     strictly = np.cumsum(tied + above, 1) - tied
     counts = _Counts(
@@ -278,17 +301,12 @@ def bootstrap(
         negative_total=(weights @ (~y).sum(1))[:, None],
     )
     with np.errstate(invalid="ignore", divide="ignore"):
-        estimates = {
+        return {
             "auroc": _auroc(counts),
             "aupr": _aupr(counts),
             "average_precision": _average_precision(counts),
             "max_f1": _f1(counts).max(1),
         }
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    return {
-        name: tuple(float(end) for end in np.nanquantile(values, ends))
-        for name, values in estimates.items()
-    }
 
 
 @dataclass(frozen=True)

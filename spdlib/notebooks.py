@@ -66,8 +66,10 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         nb = papermill.execute_notebook(
-            notebook, output, parameters or {}, progress_bar=False, log_output=False
-        )
+            notebook, output, parameters or {}, progress_bar=False, log_output=False,
+            # A kernel warns that it talks over TCP; it does so within this machine.
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        )  # fmt: skip
         problems = errors(nb)
     except papermill.PapermillExecutionError as error:
         nb = nbformat.read(output, as_version=4)
