@@ -54,6 +54,21 @@ def spot(count=40, seed=0):
     }
 
 
+def test_the_score_of_projections_is_drawn_where_there_are_projections():
+    def drawn(table):
+        fig = plots.training({"simsiam_spd": table})
+        (ax,) = (ax for ax in fig.axes if ax.get_title().startswith("spot"))
+        return [line.get_ydata().tolist() for line in ax.lines[:-1]], ax.get_legend() is not None
+
+    table = history()
+    known = table.spot_auroc.notna()
+    features, projections = (table.spot_auroc[known] + gain for gain in (0, 0.1))
+    assert drawn(table) == ([features.tolist()], False)
+    apart = table.assign(spot_projected=projections)
+    assert drawn(apart) == ([features.tolist(), projections.tolist()], True)
+    assert drawn(table.assign(spot_projected=table.spot_auroc)) == ([features.tolist()], False)
+
+
 def titles_apart(fig):
     fig.draw_without_rendering()
     boxes = [ax.title.get_window_extent() for ax in fig.axes if ax.get_title()]

@@ -91,7 +91,8 @@ def training(histories: Mapping[str, pd.DataFrame]) -> Figure:
         _cosines(cosines, history)
         for ax, column in ((spot, "spot_auroc"), (std, "std"), (rank, "effective_rank")):
             _watched(ax, history, column, method)
-        _watched(spot, history, "spot_projected", method, linestyle=":", label=None)
+        if _projects(history):
+            _watched(spot, history, "spot_projected", method, linestyle=":", label=None)
     baseline.set_title("baseline's loss")
     spd.set_title("SPD loss")
     supervised = any(_has(h, "spd_accuracy") for h in histories.values())
@@ -102,7 +103,7 @@ def training(histories: Mapping[str, pd.DataFrame]) -> Figure:
     _limit(std, COLLAPSED_STD)
     _limit(rank, COLLAPSED_RANK)
     spot.axhline(0.5, color=style.GREY, linewidth=1)
-    if any(_has(history, "spot_projected") for history in histories.values()):
+    if any(_projects(history) for history in histories.values()):
         kinds = (("-", "of features"), (":", "of projections"))
         spot.legend(
             handles=[
@@ -308,6 +309,12 @@ def _style(method: str) -> dict[str, Any]:
 
 def _has(history: pd.DataFrame, column: str) -> bool:
     return column in history and bool(history[column].notna().any())
+
+
+def _projects(history: pd.DataFrame) -> bool:
+    """Whether the SPD loss compares something else than features: an auxiliary head does not."""
+    column = "spot_projected"
+    return _has(history, column) and not history[column].equals(history.spot_auroc)
 
 
 def _noisy(ax: Axes, history: pd.DataFrame, column: str, method: str) -> None:
