@@ -3,8 +3,8 @@
 Made on the images' own device, a batch at a time, every image with parameters of its own. All
 randomness comes from one ``torch.Generator``, so that a run can be resumed exactly; kornia's and
 torchvision's transforms draw from the global state. On two cores these are also two times as
-fast as torchvision's image by image, and five to six times as fast as kornia 0.9 on the batch
-(``benchmarks/smoothblend.py``). An SPD triplet costs 3 to 4 % of a SimSiam step of ResNet-18.
+fast as torchvision's image by image, and four times as fast as kornia 0.9 on the batch
+(``benchmarks/smoothblend.py``). An SPD triplet costs 2.5 % of a SimSiam step of ResNet-18.
 """
 
 import math

@@ -156,11 +156,29 @@ def test_what_is_comparable_is_said(rows):
     assert verdicts["simsiam_spd"] == "gains; values with care"
 
 
+def test_own_gains_stand_below_those_of_the_same_protocol(rows):
+    other = rows.assign(protocol="1-class on 2-class 5-shot")  # the paper has no such table
+    own = comparison.gains(comparison.prepare(pd.concat([rows, other])))
+    figure = plots.beside(own, paper.gains())
+    shown = rows_of(figure)
+    paired = own[own.metric.isin(paper.METRICS) & (own.protocol == "1-class")]
+    heading, first, second, *mine = shown
+    assert heading == "1-class detection (Table 7)"
+    assert (first, second) == tuple(
+        f"paper: {name} + SPD, VisA, 12 objects" for name in ("SimSiam", "Supervised")
+    )
+    assert len(mine) == len(paired) / 2 and all(name.startswith("yours: ") for name in mine)
+    drawn = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert sorted(drawn[4:]) == pytest.approx(sorted(paired.gain))
+    gain = paper.gains(7).query("baseline == 'SimSiam' and metric == 'AU-PR'").gain.mean()
+    assert drawn[0] == pytest.approx(gain)
+
+
 def test_figures_and_tables_do_without_own_results(rows):
     nothing = comparison.prepare(rows.iloc[:0])
     assert comparison.tables(nothing) == {} and comparison.gains(nothing).empty
     assert comparison.comparable(nothing).empty
-    assert len(rows_of(plots.beside(comparison.gains(nothing), paper.gains(7)))) == 2
+    assert len(rows_of(plots.beside(comparison.gains(nothing), paper.gains(7)))) == 1 + 2
     assert errors(explorers.table_explorer(nothing)) == []
     (named,) = comparison.tables(comparison.prepare(rows)).items()
     assert "Mean" in tables.own(*named).to_html()

@@ -162,50 +162,72 @@ def disagreements(pairs: pd.DataFrame) -> Figure:
 
 
 def beside(own: pd.DataFrame, theirs: pd.DataFrame) -> Figure:
-    """One's own gains below the paper's, with intervals: over pairs, or over categories where
-    there are more than a few.
+    """One's own gains below the paper's, a block a protocol and task, with intervals: over pairs,
+    or over categories where there are more than a few.
 
     Args:
-        own: As :func:`spdlib.comparison.gains` returns them.
-        theirs: As :func:`spdlib.paper.gains` returns them, of the tables to show.
+        own: As :func:`spdlib.comparison.gains` returns them. Protocols that ``theirs`` does not
+            have are left out.
+        theirs: As :func:`spdlib.paper.gains` returns them. Shown where there are own gains, or
+            whole if there are none at all.
     """
+    measured = set(zip(own.protocol, own.task, strict=True))
     rows = []
-    for (number, protocol, task, baseline, metric), r in theirs.groupby(
-        ["table", "protocol", "task", "baseline", "metric"], sort=False
-    ):
-        label = f"paper, {protocol} {task} ({number})\n{baseline} + SPD, VisA: 12 subsets"
-        rows.append((label, metric, r.gain.mean(), _half(r.gain), bool(r.suspect.any())))
-    keys = ["protocol", "task", "dataset", "encoder", "setting", "baseline", "method", "metric"]
-    for key, r in own[own.metric.isin(paper.METRICS)].groupby(keys, sort=False):
-        protocol, task, dataset, encoder, setting, baseline, method, metric = key
-        what = ", ".join(filter(None, (f"yours, {protocol} {task}", encoder, setting)))
-        gain = f"{style.method_name(method)} − {style.method_name(baseline)}, {dataset}"
-        if len(r) > FEW:
-            label = f"{what}\n{gain}: {len(r)} categories"
-            rows.append((label, metric, r.gain.mean(), _half(r.gain), False))
+    for (number, protocol, task), block in theirs.groupby(["table", "protocol", "task"]):
+        if measured and (protocol, task) not in measured:
             continue
-        for one in r.itertuples():
-            count = f"{one.n} pair{'s' if one.n > 1 else ''}"
-            label = f"{what}\n{gain} {one.category}: {count}"
-            rows.append((label, metric, one.gain, one.high - one.gain, False))
+        rows.append((f"{protocol} {task} (Table {number})", None, None, None, None))
+        for (baseline, metric), r in block.groupby(["baseline", "metric"], sort=False):
+            label = f"paper: {baseline} + SPD, VisA, {len(r)} objects"
+            rows.append((label, metric, r.gain.mean(), _half(r.gain), bool(r.suspect.any())))
+        mine = own[(own.protocol == protocol) & (own.task == task)]
+        rows += _own_gains(mine[mine.metric.isin(paper.METRICS)])
     table = pd.DataFrame(rows, columns=["label", "metric", "gain", "half", "suspect"])
-    labels = list(dict.fromkeys(table.label))
-    fig, ax = style.figure(height=1.1 + 0.42 * len(labels))
-    for r in table.itertuples():
-        y = labels.index(r.label) + (-0.15 if r.metric == "AU-PR" else 0.15)
+    table["block"] = table.metric.isna().cumsum()
+    places = table.drop_duplicates(["block", "label"]).reset_index(drop=True)
+    row = {(r.block, r.label): y for y, r in enumerate(places.itertuples())}
+    fig, ax = style.figure(height=1.0 + 0.27 * len(places))
+    for r in table[table.metric.notna()].itertuples():
+        y = row[r.block, r.label] + (-0.16 if r.metric == "AU-PR" else 0.16)
         colour = METRIC_COLOURS[r.metric]
         face = "white" if r.suspect else colour
         half = None if np.isnan(r.half) else r.half
         ax.errorbar(r.gain, y, xerr=half, fmt="o", color=colour, markerfacecolor=face,
-                    capsize=3, markersize=6)  # fmt: skip
+                    capsize=2.5, markersize=5)  # fmt: skip
     ax.axvline(0, color=style.GREY, linewidth=1, zorder=0)
-    theirs_end = sum(label.startswith("paper") for label in labels) - 0.5
-    ax.axhline(theirs_end, color=style.GREY, linewidth=0.8, linestyle=":")
-    ax.set_yticks(range(len(labels)), labels, fontsize=8)
-    ax.set_ylim(len(labels) - 0.5, -0.5)
-    ax.set_xlabel("gain of + SPD, percentage points (bar: 95 % interval of the mean)")
-    fig.legend(handles=_gain_legend(mean=False), loc="outside lower center", ncols=3)
+    ax.set_yticks(range(len(places)), places.label, fontsize=8.5)
+    for label, tick, r in zip(
+        ax.get_yticklabels(), ax.yaxis.get_major_ticks(), places.itertuples(), strict=True
+    ):
+        if pd.isna(r.metric):  # a block's heading
+            label.set_fontweight("bold")
+            tick.tick1line.set_visible(False)
+            ax.axhline(row[r.block, r.label] - 0.5, color=style.GREY, linewidth=0.6, alpha=0.6)
+    ax.set_ylim(len(places) - 0.5, -0.5)
+    text = "gain of + SPD, percentage points (bar: 95 % interval of the mean)"
+    fig.supxlabel(text, fontsize=9.5)
+    fig.legend(handles=_gain_legend(mean=False), loc="outside upper center", ncols=3)
     return fig
+
+
+def _own_gains(own: pd.DataFrame) -> list[tuple]:
+    """Rows of :func:`beside`: label, metric, gain, half an interval, suspect."""
+    rows = []
+    keys = ["dataset", "downstream_model", "encoder", "setting", "baseline", "method", "metric"]
+    several = own.encoder.nunique() > 1
+    for key, r in own.groupby(keys, sort=False):
+        dataset, model, encoder, setting, baseline, method, metric = key
+        against = "" if method == f"{baseline}_spd" else f" − {style.method_name(baseline)}"
+        what = ", ".join(filter(None, (model, encoder if several else "", setting)))
+        label = f"yours: {style.method_name(method)}{against}, {what}, {dataset}"
+        if len(r) > FEW:
+            text = f"{label}, {len(r)} categories"
+            rows.append((text, metric, r.gain.mean(), _half(r.gain), False))
+            continue
+        for one in r.itertuples():
+            text = f"{label} {one.category}, {one.n} pair{'s' if one.n > 1 else ''}"
+            rows.append((text, metric, one.gain, one.high - one.gain, False))
+    return rows
 
 
 def dumbbells(
