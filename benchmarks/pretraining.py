@@ -10,7 +10,6 @@ torchvision ResNet. In "views in the step" ours makes them on the device, a batc
 lightly's takes its own transforms (``SimSiamTransform`` ...), image by image, in this process.
 Then SPD: five views pass instead of two, so 2.5 times the baseline's step is what it has to cost
 (MoCo's 3.25, one of whose two passes is forward only); the aim is at most a tenth more.
-On a CPU once more with ``spdlib.pretraining.memory.kept``, as ``pretrain`` runs its steps.
 
 With a CUDA device: bf16 and channels-last for both, and ours through the whole pipeline (files
 decoded by workers, views, step, log) against ready-made tensors. The paper's size is
@@ -42,7 +41,6 @@ from spdlib.datasets import elpv
 from spdlib.encoders import IMAGENET_NORM, load_encoder
 from spdlib.pretraining import Views, decode, objective, pretrain
 from spdlib.pretraining.batches import generator
-from spdlib.pretraining.memory import kept
 from spdlib.pretraining.presets import settings
 
 METHODS = ("simsiam", "simclr", "moco")
@@ -181,20 +179,13 @@ def compare(method, images, arguments, device, wait):
         ),
     }
     times = median_times(contenders, arguments.steps, wait)
-    if device == "cpu":  # as pretrain runs it; a setting of the whole process, so measured apart
-        with kept():
-            again = {what: run for what, run in contenders.items() if what.startswith("ours")}
-            found = median_times(again, arguments.steps, wait)
-        times |= {f"{what}, memory kept": seconds for what, seconds in found.items()}
     print(f"\n{method}: {name}, batch {arguments.batch}, {size} x {size}")
     for what, seconds in times.items():
         print(f"{what:<44}{seconds:9.3f} s{arguments.batch / seconds:10.1f} images/s")
     base = times["ours, ready-made views"]
     plain_time = times["lightly's loop, ready-made views"]
     print(f"ours / lightly's, ready-made: {base / plain_time:.3f} (aim: at most 1)")
-    kinds = [" ready-made views", " views in the step"]
-    kinds += [f"{kind}, memory kept" for kind in kinds if device == "cpu"]
-    for kind in kinds:
+    for kind in (" ready-made views", " views in the step"):
         ratio = times[f"ours + SPD,{kind}"] / times[f"ours,{kind}"]
         least = LEAST[method]
         print(f"with SPD / without,{kind}: {ratio:.2f} (aim: at most {1.1 * least:.2f})")

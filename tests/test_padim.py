@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from scipy.ndimage import gaussian_filter
 
 from spdlib.datasets import elpv, loader
@@ -72,7 +73,7 @@ def test_means_covariances_and_maps_are_the_oracles(name, size, batch, encoder, 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_maps_are_anomalibs(cells):
+def test_maps_are_those_of_anomalib_with_exported_weights(cells, tmp_path):
     library = pytest.importorskip("anomalib.models.image.padim.torch_model")
     torch.manual_seed(0)
     encoder = load_encoder("resnet18")
@@ -81,7 +82,8 @@ def test_maps_are_anomalibs(cells):
     peer = library.PadimModel("resnet18", pre_trained=False, n_features=30)
     # timm's ResNets and torchvision's share their names; here the last stage is left out.
     extractor = peer.feature_extractor.feature_extractor
-    assert not extractor.load_state_dict(encoder.network.state_dict(), strict=False).missing_keys
+    weights = load_file(save_encoder(encoder, tmp_path / "spd.safetensors"))
+    assert not extractor.load_state_dict(weights, strict=False).missing_keys
     peer.idx = model.channels
     images = (cells - encoder.mean) / encoder.std
     peer.train().feature_extractor.eval()

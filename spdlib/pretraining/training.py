@@ -34,7 +34,6 @@ from spdlib.paths import replacing, show
 from spdlib.pretraining import checkpoints
 from spdlib.pretraining.batches import Images, Order, decode, generator, seed_of
 from spdlib.pretraining.distributed import synchronise
-from spdlib.pretraining.memory import kept
 from spdlib.pretraining.monitors import collapse, spot_the_difference, spread
 from spdlib.pretraining.presets import Settings
 from spdlib.progress import Bar
@@ -461,8 +460,7 @@ def pretrain(
         last = module.folder / checkpoints.LAST if folder else None
         found = str(last) if last and resume and last.is_file() else None
         try:
-            with kept():
-                _fit(runner, module, found)
+            _fit(runner, module, found)
         finally:
             module.close()
             encoder.eval()
