@@ -307,7 +307,7 @@ def view(
     right.axvline(threshold, color=style.BLACK, linestyle="--", label="threshold")
     right.axvline(scores[number], color=style.BLACK, linewidth=2.2, label="this image")
     right.set(xlabel="image score", ylabel="images", title="all images of the category")
-    right.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=2, fontsize=8,
+    right.legend(loc="upper center", bbox_to_anchor=(0.45, -0.24), ncols=2, fontsize=8,
                  columnspacing=1, handlelength=1.4)  # fmt: skip
     fig.suptitle(title, fontsize=11)
     return fig
