@@ -60,7 +60,8 @@ def explorer(
             max_width="100%",
         ),
     )
-    stage = widgets.Box([picture])
+    # A picture smaller than its place is not to be stretched to it.
+    stage = widgets.Box([picture], layout=widgets.Layout(align_items="flex-start"))
     if height:
         stage.layout.min_height = f"{height}px"
     box = widgets.VBox([grid, stage, messages], layout=widgets.Layout(max_width="100%"))
