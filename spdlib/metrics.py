@@ -252,8 +252,11 @@ def bootstrap(
     Returns:
         ``(low, high)`` of ``auroc``, ``aupr``, ``average_precision`` and ``max_f1``, as exact as
         :func:`weighted` is.
+
+    Raises:
+        ValueError: As for :func:`auroc`.
     """
-    count = len(labels)
+    count = len(_checked(labels, scores, ("labels", "scores"))[0])
     draws = np.random.default_rng(seed).multinomial(count, [1 / count] * count, repeats)
     estimates = weighted(labels, scores, draws)
     ends = [(1 - level) / 2, (1 + level) / 2]
@@ -275,8 +278,13 @@ def weighted(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike) -> dict[s
         Arrays (R,) by name: ``auroc``, ``aupr``, ``average_precision`` and ``max_f1``; NaN where
         a weighting leaves a metric undefined. With more than 2,000 distinct scores of anomalies,
         scores are first rounded down to 2,000 of them.
+
+    Raises:
+        ValueError: As for :func:`auroc`.
     """
     y, s = _checked(labels, scores, ("labels", "scores"))
+    _some_anomalous(np.count_nonzero(y), "labels")
+    _some_normal(np.count_nonzero(~y), "labels")
     y, s = y.reshape(len(y), -1), s.reshape(len(s), -1)
     levels = np.unique(s[y])
     if len(levels) > LEVELS:
@@ -408,10 +416,7 @@ def _count(
 
 
 def _count_split(positives: Array, negatives: Iterable[Array], name: str) -> _Counts:
-    if not len(positives):
-        hint = "; class ids look black: binarise before any scaling, mask > 0"
-        hint = hint if name == "masks" else ""
-        raise ValueError(f"{name}: all are 0, there is no anomaly to find{hint}")
+    _some_anomalous(len(positives), name)
     thresholds, positive_counts = np.unique(positives, return_counts=True)
     below = np.zeros(len(thresholds), np.int64)
     at_or_below = np.zeros(len(thresholds), np.int64)
@@ -423,8 +428,7 @@ def _count_split(positives: Array, negatives: Iterable[Array], name: str) -> _Co
         below += np.searchsorted(chunk, thresholds, "left")
         at_or_below += np.searchsorted(chunk, thresholds, "right")
         total += len(chunk)
-    if not total:
-        raise ValueError(f"{name}: all are 1, there is nothing normal to tell apart")
+    _some_normal(total, name)
     return _Counts(
         thresholds=thresholds[::-1],
         positives=positive_counts[::-1],
@@ -432,6 +436,18 @@ def _count_split(positives: Array, negatives: Iterable[Array], name: str) -> _Co
         at_or_above=(total - below)[::-1],
         negative_total=total,
     )
+
+
+def _some_anomalous(count: int, name: str) -> None:
+    if not count:
+        hint = "; class ids look black: binarise before any scaling, mask > 0"
+        hint = hint if name == "masks" else ""
+        raise ValueError(f"{name}: all are 0, there is no anomaly to find{hint}")
+
+
+def _some_normal(count: int, name: str) -> None:
+    if not count:
+        raise ValueError(f"{name}: all are 1, there is nothing normal to tell apart")
 
 
 def _at_least(chunks: Iterable[Array], length: int) -> Iterator[Array]:

@@ -231,7 +231,7 @@ def test_pixels_are_resampled_by_image():
     ],
 )
 def test_bad_input_is_named(labels, scores, message):
-    for metric in (auroc, aupr, average_precision, max_f1):
+    for metric in (auroc, aupr, average_precision, max_f1, metrics.bootstrap):
         with pytest.raises(ValueError, match=message):
             metric(labels, scores)
 

@@ -172,6 +172,8 @@ def test_own_gains_stand_below_those_of_the_same_protocol(rows):
     assert sorted(drawn[4:]) == pytest.approx(sorted(paired.gain))
     gain = paper.gains(7).query("baseline == 'SimSiam' and metric == 'AU-PR'").gain.mean()
     assert drawn[0] == pytest.approx(gain)
+    alone = plots.beside(comparison.gains(comparison.prepare(other)), paper.gains())
+    assert len(rows_of(alone)) == 8 * (1 + 2)  # nothing to put below them: the paper's, whole
 
 
 def test_figures_and_tables_do_without_own_results(rows):

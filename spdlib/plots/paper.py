@@ -169,12 +169,13 @@ def beside(own: pd.DataFrame, theirs: pd.DataFrame) -> Figure:
         own: As :func:`spdlib.comparison.gains` returns them. Protocols that ``theirs`` does not
             have are left out.
         theirs: As :func:`spdlib.paper.gains` returns them. Shown where there are own gains, or
-            whole if there are none at all.
+            whole if there are none to put below them.
     """
-    measured = set(zip(own.protocol, own.task, strict=True))
+    known, measured = (set(zip(t.protocol, t.task, strict=True)) for t in (theirs, own))
+    shown = known & measured or known
     rows = []
     for (number, protocol, task), block in theirs.groupby(["table", "protocol", "task"]):
-        if measured and (protocol, task) not in measured:
+        if (protocol, task) not in shown:
             continue
         rows.append((f"{protocol} {task} (Table {number})", None, None, None, None))
         for (baseline, metric), r in block.groupby(["baseline", "metric"], sort=False):
