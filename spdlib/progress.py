@@ -5,9 +5,12 @@ becomes a hundred lines in its HTML copy. In a notebook this bar is one display 
 updated in place, so the executed file shows how it ended.
 """
 
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm.std import tqdm
@@ -139,3 +142,24 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without Lightning's tips, lists of devices and advice on loggers and workers.
+
+    They come with every training, and would stand between the bars of a notebook.
+    """
+    names = "pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for name in names[:2]:
+                warnings.filterwarnings("ignore", module=name)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

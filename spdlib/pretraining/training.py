@@ -8,11 +8,8 @@ image's place in the batch: a resumed run ends in the weights of an uninterrupte
 processes see the views that one would.
 """
 
-import logging
 import signal
-import warnings
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -36,7 +33,7 @@ from spdlib.pretraining.batches import Images, Order, decode, generator, seed_of
 from spdlib.pretraining.distributed import synchronise
 from spdlib.pretraining.monitors import collapse, spot_the_difference, spread
 from spdlib.pretraining.presets import Settings
-from spdlib.progress import Bar
+from spdlib.progress import Bar, quiet_lightning
 from spdlib.smoothblend import CutPaste, SmoothBlend
 from spdlib.views import StrongView, View, WeakView, plain_view
 
@@ -447,7 +444,7 @@ def pretrain(
             "which for a folder of images are the names of its subfolders)"
         )
     started_from = dict(encoder.provenance)
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet_lightning(), torch.random.fork_rng(devices=[]):
         runner = _trainer(folder, trainer)
         torch.manual_seed(seed_of(settings.seed, 2))  # heads are drawn from the global state
         module = Pretraining(
@@ -525,24 +522,6 @@ def _fit(trainer: pl.Trainer, module: Pretraining, checkpoint: str | None) -> No
             raise
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from None
-
-
-@contextmanager
-def _quiet():
-    """Without Lightning's tips, lists of devices and advice on loggers."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    loggers += [logging.getLogger("pytorch_lightning.utilities.rank_zero")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning")
-            warnings.filterwarnings("ignore", module="lightning_fabric")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _bytes(tensors: Any) -> int:

@@ -6,9 +6,6 @@ trained. Training is Lightning's, so devices, precision, checkpoints and resume 
 
 import contextlib
 import hashlib
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from spdlib import paths
 from spdlib.pretraining.distributed import synchronise
-from spdlib.progress import Bar
+from spdlib.progress import Bar, quiet_lightning
 from spdlib.twoclass.augmentation import Decoded, TrainingImages, batch_order
 from spdlib.twoclass.models import Classifier, Segmenter, pooled_features, probe
 from spdlib.twoclass.presets import TwoClass, settings
@@ -173,7 +170,7 @@ def train(
             )
         )  # fmt: skip
         last = Path(folder) / "training.ckpt"
-    with _quiet_lightning(), own or contextlib.nullcontext():
+    with quiet_lightning(), own or contextlib.nullcontext():
         runner = pl.Trainer(
             max_epochs=-(-module.steps // EVERY),
             reload_dataloaders_every_n_epochs=1,
@@ -261,18 +258,3 @@ def predict(
         return Predictions(truth, scores.numpy())
     maps = scores.numpy()
     return Predictions(truth, maps.max((1, 2)), torch.cat(masks).numpy(), maps)
-
-
-@contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Without notes on hardware and advice on workers, which a notebook would repeat each time."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning")
-            warnings.filterwarnings("ignore", module="lightning_fabric")
-            yield
-    finally:
-        logger.setLevel(level)
