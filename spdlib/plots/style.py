@@ -1,10 +1,12 @@
 """What all figures share: fonts, widths, and one colour a method, the same everywhere."""
 
+import io
 from typing import Any
 
 import seaborn as sns
 from IPython import get_ipython
 from IPython.core.pylabtools import select_figure_formats
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 WIDTH = 9.0  # inches: a notebook's text width at 100 dpi
@@ -107,3 +109,10 @@ def method_style(method: str) -> dict[str, object]:
         "markerfacecolor": colour if spd else "white",
         "label": method_name(method),
     }
+
+
+def png(drawn: Figure) -> bytes:
+    """A figure as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(drawn).print_png(buffer)
+    return buffer.getvalue()

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from spdlib.plots import pretraining as plots
+from spdlib.plots import style
 from spdlib.pretraining.monitors import spread
-from spdlib.widgets.explorer import png
 
 
 class LiveCurves(pl.Callback):
@@ -58,7 +58,7 @@ class LiveCurves(pl.Callback):
         from IPython.display import Image, display
 
         began = time.monotonic()
-        picture = Image(data=png(self.draw(self.histories)), format="png")
+        picture = Image(data=style.png(self.draw(self.histories)), format="png")
         if self._display is None:
             self._display = display(picture, display_id=True)
         else:

@@ -5,13 +5,13 @@ ipywidgets swallows what fails inside a callback. Here the picture is drawn insi
 the picture itself is an ``Image``, which changes without flicker and keeps its height.
 """
 
-import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets as widgets
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from spdlib.plots import style
 
 CONTROL = {"description_width": "9em"}
 
@@ -45,7 +45,7 @@ def explorer(
         messages.clear_output()
         with messages:
             drawn = draw(**{name: control.value for name, control in controls.items()})
-            picture.value = drawn if isinstance(drawn, bytes) else png(drawn)
+            picture.value = drawn if isinstance(drawn, bytes) else style.png(drawn)
 
     for control in controls.values():
         if hasattr(control, "value"):
@@ -74,10 +74,3 @@ def errors(box: widgets.VBox) -> list[str]:
     """What failed the last time the explorer drew, for tests."""
     return [str(output.get("evalue")) for output in box.messages.outputs
             if output.get("output_type") == "error"]  # fmt: skip
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG."""
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
