@@ -23,8 +23,8 @@ from spdlib.datasets.defects import paint
 from spdlib.datasets.protocols import one_class
 from spdlib.datasets.registry import load
 from spdlib.encoders import Encoder
+from spdlib.methods import SPD_SUFFIX, method_name
 from spdlib.padim import PaDiM, free_memory
-from spdlib.plots.style import SPD_SUFFIX, method_name
 from spdlib.progress import Bar
 
 TASKS = ("detection", "segmentation")

@@ -6,8 +6,8 @@ import torch
 from spdlib.attention import NormalBank
 from spdlib.datasets import SampleImages, elpv, loader
 from spdlib.encoders import load_encoder
-from spdlib.widgets.attention import attention_explorer
-from spdlib.widgets.explorer import errors
+from spdlib.notebooks.explorers.attention import attention_explorer
+from spdlib.notebooks.explorers.explorer import errors
 
 SIZE = 64
 

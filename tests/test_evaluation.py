@@ -10,8 +10,8 @@ from spdlib import evaluation, metrics, results
 from spdlib.datasets import check, loader
 from spdlib.encoders import load_encoder
 from spdlib.evaluation import Evaluation
+from spdlib.notebooks.figures import padim as plots
 from spdlib.padim import PaDiM
-from spdlib.plots import padim as plots
 
 SIZE = 64
 

@@ -6,9 +6,9 @@ import sklearn.metrics as sk
 
 from spdlib import toy
 from spdlib.datasets.elpv import elpv
-from spdlib.plots import metrics as plots
-from spdlib.widgets import metrics as explorers
-from spdlib.widgets.explorer import errors
+from spdlib.notebooks.explorers import metrics as explorers
+from spdlib.notebooks.explorers.explorer import errors
+from spdlib.notebooks.figures import metrics as plots
 
 
 def texts(figure):

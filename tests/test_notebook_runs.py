@@ -141,7 +141,7 @@ def test_errors_inside_widgets_are_found():
 @pytest.mark.slow
 def test_an_error_inside_an_explorer_fails_the_run(tmp_path):
     source = (
-        "from spdlib.widgets.explorer import explorer\n"
+        "from spdlib.notebooks.explorers.explorer import explorer\n"
         "import ipywidgets\n"
         "slider = ipywidgets.IntSlider(1)\n"
         "box = explorer({'x': slider}, lambda x: bytes([1 // x]))\n"

@@ -5,9 +5,9 @@ import pytest
 
 from spdlib import evaluation
 from spdlib.encoders import load_encoder
-from spdlib.plots import padim as plots
-from spdlib.widgets.explorer import errors
-from spdlib.widgets.padim import threshold_explorer
+from spdlib.notebooks.explorers.explorer import errors
+from spdlib.notebooks.explorers.padim import threshold_explorer
+from spdlib.notebooks.figures import padim as plots
 
 SIZE = 64
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from spdlib import comparison, paper
-from spdlib.plots import paper as plots
-from spdlib.plots import tables
-from spdlib.widgets import paper as explorers
-from spdlib.widgets.explorer import errors
+from spdlib.notebooks.explorers import paper as explorers
+from spdlib.notebooks.explorers.explorer import errors
+from spdlib.notebooks.figures import paper as plots
+from spdlib.notebooks.figures import tables
 
 RNG = np.random.default_rng(0)
 METHODS = ("imagenet", "simsiam", "simsiam_spd", "supervised_spd")

@@ -4,7 +4,8 @@ from typing import Literal
 
 import pytest
 
-from spdlib.parameters import Count, Fraction, Parameters, check
+from spdlib.notebooks.parameters import Parameters, check
+from spdlib.settings import Count, Fraction
 
 
 class Example(Parameters):

@@ -11,15 +11,16 @@ import torch
 import torch.nn.functional as F
 
 from spdlib.encoders import load_encoder
+from spdlib.notebooks.explorers.explorer import errors
+from spdlib.notebooks.explorers.pretraining import blended_triplet, spot_explorer
+from spdlib.notebooks.figures import pretraining as plots
+from spdlib.notebooks.figures import style
+from spdlib.notebooks.live import LiveCurves
 from spdlib.objectives import spd_loss
-from spdlib.plots import pretraining as plots
-from spdlib.plots import style
 from spdlib.pretraining import presets, pretrain
-from spdlib.pretraining.live import Embeddings, LiveCurves
+from spdlib.pretraining.live import Embeddings
 from spdlib.smoothblend import SmoothBlend
 from spdlib.views import WeakView, spd_triplet
-from spdlib.widgets.explorer import errors
-from spdlib.widgets.pretraining import blended_triplet, spot_explorer
 
 
 @pytest.fixture

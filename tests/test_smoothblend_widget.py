@@ -8,9 +8,17 @@ import torch
 from PIL import Image
 
 from spdlib.datasets.photographs import photographs
+from spdlib.notebooks.explorers.explorer import errors
+from spdlib.notebooks.explorers.smoothblend import (
+    GAP,
+    HEIGHT,
+    LINE,
+    PANEL,
+    WIDTH,
+    scene,
+    smoothblend_explorer,
+)
 from spdlib.smoothblend import AREA, ASPECT, SmoothBlend
-from spdlib.widgets.explorer import errors
-from spdlib.widgets.smoothblend import GAP, HEIGHT, LINE, PANEL, WIDTH, scene, smoothblend_explorer
 
 SIZE = 64
 

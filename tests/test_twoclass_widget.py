@@ -7,10 +7,10 @@ import torch
 
 from spdlib.datasets.protocols import few_shot, high_shot
 from spdlib.datasets.samples import make_table
-from spdlib.plots import style
-from spdlib.plots import twoclass as plots
-from spdlib.widgets.explorer import errors
-from spdlib.widgets.twoclass import mask_explorer
+from spdlib.notebooks.explorers.explorer import errors
+from spdlib.notebooks.explorers.twoclass import mask_explorer
+from spdlib.notebooks.figures import style
+from spdlib.notebooks.figures import twoclass as plots
 
 TRUTH = torch.zeros(2, 8, 8, dtype=torch.bool)
 TRUTH[0, 2:4, 2:4] = True

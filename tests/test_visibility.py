@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from spdlib.plots.smoothblend import around, difference
+from spdlib.notebooks.figures.smoothblend import around, difference
 from spdlib.smoothblend import CutPaste, SmoothBlend
 from spdlib.visibility import changes
 

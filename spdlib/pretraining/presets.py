@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from spdlib.parameters import EncoderName, ImageSize, explain
+from spdlib.settings import EncoderName, ImageSize, explain
 
 Method = Literal["simsiam", "moco", "simclr", "supervised"]
 Preset = Literal["laptop", "paper"]

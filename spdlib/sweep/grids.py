@@ -23,7 +23,7 @@ import nbformat
 import yaml
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from spdlib.parameters import explain
+from spdlib.settings import explain
 
 Values = dict[str, Any]
 Grid = Mapping[str, Any] | Sequence[Mapping[str, Any]]

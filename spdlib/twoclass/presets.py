@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from spdlib.parameters import Count, ImageSize, explain
+from spdlib.settings import Count, ImageSize, explain
 from spdlib.twoclass.augmentation import Augment, Balance
 
 Task = Literal["detection", "segmentation"]

@@ -10,9 +10,9 @@ from torch import Tensor
 from spdlib.attention import METHODS, Attention, NormalBank, attention_maps, localisation, normalise
 from spdlib.datasets.samples import SampleImages
 from spdlib.encoders import Encoder
-from spdlib.plots import attention as plots
-from spdlib.plots import style
-from spdlib.widgets.explorer import explorer
+from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.figures import attention as plots
+from spdlib.notebooks.figures import style
 
 
 def attention_explorer(

@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from spdlib import comparison, paper
-from spdlib.plots import paper as plots
-from spdlib.plots import style
-from spdlib.widgets.explorer import explorer
+from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.figures import paper as plots
+from spdlib.notebooks.figures import style
 
 PAIRS = [("simsiam", "simsiam_spd"), ("supervised", "supervised_spd")]
 ALL = "all"

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from spdlib.plots import style
+from spdlib.notebooks.figures import style
 
 PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
 POINTS = PercentFormatter(1, decimals=0, symbol="")

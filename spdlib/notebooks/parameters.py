@@ -5,15 +5,11 @@ warns: the defaults would be trained without a word. Each notebook therefore han
 parameters to :func:`check` right after the ``parameters`` cell.
 """
 
-import difflib
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-Count = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-ImageSize = Annotated[int, Field(ge=32, multiple_of=32)]
-EncoderName = Literal["efficientnet_lite0", "resnet18", "resnet50", "wide_resnet50_2"]
+from spdlib.settings import Count, EncoderName, ImageSize, explain
 
 
 class Parameters(BaseModel):
@@ -182,25 +178,3 @@ def check(model: type[P], namespace: dict[str, Any]) -> P:
     except ValidationError as error:
         message = explain(error, model)
     raise ValueError("the notebook's parameters do not fit:\n  " + message)
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """What does not fit, one line for each parameter, naming it."""
-    return "\n  ".join(_explain(problem, model) for problem in error.errors())
-
-
-def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
-    value = problem["input"]
-    if not name:  # about several of them
-        return problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, model.model_fields, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(model.model_fields)}"
-        return f"{name}: unknown parameter; {hint}"
-    if problem["type"] == "missing":
-        return f"{name}: missing"
-    if problem["type"] == "bool_type" and isinstance(value, str):
-        return f"{name}: {value!r} is text, not True or False; with papermill: -p {name} True"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{name}: {message[0].lower() + message[1:]}, not {value!r}"

@@ -12,7 +12,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from spdlib import comparison, paper
-from spdlib.plots import style
+from spdlib.notebooks.figures import style
 
 UP, DOWN = "0, 114, 178", "213, 94, 0"  # Okabe and Ito's blue and vermilion
 FULL = 10.0  # percentage points of gain that are coloured at full strength

@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from spdlib import paper
-from spdlib.plots import style
-from spdlib.plots.tables import spaced
+from spdlib.notebooks.figures import style
+from spdlib.notebooks.figures.tables import spaced
 
 METRIC_COLOURS = {"AU-PR": style.ORANGE, "AU-ROC": style.SKY}
 FEW = 3  # categories that are shown one by one

@@ -15,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spdlib.notebooks.figures import style
 from spdlib.objectives import spd_loss
-from spdlib.plots import style
 from spdlib.pretraining.monitors import COLLAPSED_RANK, COLLAPSED_STD
 
 PERCENT = PercentFormatter(1, decimals=0, symbol=" %")

@@ -12,8 +12,8 @@ from torchvision.transforms.v2 import functional as F
 
 from spdlib import metrics, toy
 from spdlib.datasets.samples import read_image
-from spdlib.plots import metrics as plots
-from spdlib.widgets.explorer import explorer
+from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.figures import metrics as plots
 
 NEGATIVES = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 FALSE_PER_TRUE = (0, 1, 2, 5, 9, 10, 20, 50, 100, 300, 1_000, 3_000, 10_000)

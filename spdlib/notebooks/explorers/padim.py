@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 
 from spdlib.datasets.samples import SampleImages
 from spdlib.evaluation import Evaluation
-from spdlib.plots import padim as plots
-from spdlib.plots import style
-from spdlib.widgets.explorer import explorer
+from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.figures import padim as plots
+from spdlib.notebooks.figures import style
 
 KINDS = ("all", "normal", "anomalous", "wrong at this threshold")
 

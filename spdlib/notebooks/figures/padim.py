@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from spdlib import metrics
-from spdlib.plots import style
+from spdlib.notebooks.figures import style
 
 # Labels and scores by category, then by method.
 Detectors = Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]

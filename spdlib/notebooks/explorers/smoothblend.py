@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from spdlib.plots import smoothblend as plots
+from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.figures import smoothblend as plots
 from spdlib.smoothblend import AREA, ASPECT, JITTER, Draw, SmoothBlend
 from spdlib.views import WeakView
-from spdlib.widgets.explorer import explorer
 
 AREAS = (0.001, 0.002, 0.003, 0.0056, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 ASPECTS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from spdlib.colour import Strength
 from spdlib.encoders import Encoder
-from spdlib.plots import pretraining as plots
+from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.figures import pretraining as plots
 from spdlib.smoothblend import JITTER, SmoothBlend
 from spdlib.views import WeakView, plain_view
-from spdlib.widgets.explorer import explorer
 
 
 def spot_explorer(
@@ -31,7 +31,7 @@ def spot_explorer(
         names: What to call them in the menu.
         encoders: Encoders by pretraining method.
         units: Their median distance between two images, as
-            :func:`spdlib.plots.pretraining.unit` gives it.
+            :func:`spdlib.notebooks.figures.pretraining.unit` gives it.
         size: Side of the views that the encoders see, pixels.
     """
     controls = {

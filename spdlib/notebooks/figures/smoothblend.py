@@ -15,7 +15,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spdlib.plots import style
+from spdlib.notebooks.figures import style
 from spdlib.smoothblend import Draw, SmoothBlend
 from spdlib.visibility import Changes
 

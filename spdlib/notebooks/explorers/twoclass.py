@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from spdlib.plots import twoclass as plots
-from spdlib.widgets.explorer import explorer
+from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.figures import twoclass as plots
 
 
 def mask_explorer(

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from spdlib.attention import METHODS
-from spdlib.plots import style
+from spdlib.notebooks.figures import style
 
 PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
 STRENGTH = 0.75  # of an overlay

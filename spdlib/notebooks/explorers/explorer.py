@@ -11,7 +11,7 @@ from typing import Any
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from spdlib.plots import style
+from spdlib.notebooks.figures import style
 
 CONTROL = {"description_width": "9em"}
 

@@ -9,6 +9,8 @@ from IPython.core.pylabtools import select_figure_formats
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from spdlib.methods import SPD_SUFFIX, method_name
+
 WIDTH = 9.0  # inches: a notebook's text width at 100 dpi
 
 # Okabe and Ito's colours, told apart by readers with any colour vision.
@@ -28,16 +30,6 @@ METHOD_COLOURS = {
     "moco": ORANGE,
     "simclr": GREEN,
 }
-METHOD_NAMES = {
-    "random": "random weights",
-    "imagenet": "ImageNet",
-    "supervised": "Supervised",
-    "simsiam": "SimSiam",
-    "moco": "MoCo",
-    "simclr": "SimCLR",
-}
-SPD_SUFFIX = "_spd"
-
 HEAT = "inferno"  # anomaly maps and attention: perceptually even, safe for all colour vision
 
 
@@ -86,16 +78,6 @@ def figure(
     """
     fig = Figure(figsize=(width, height), layout="constrained")
     return fig, fig.subplots(rows, columns, **subplots)
-
-
-def method_name(method: str) -> str:
-    """How a method is written: ``"simsiam_spd"`` is ``"SimSiam + SPD"``.
-
-    >>> method_name("simsiam_spd"), method_name("imagenet")
-    ('SimSiam + SPD', 'ImageNet')
-    """
-    base = method.removesuffix(SPD_SUFFIX)
-    return METHOD_NAMES.get(base, base) + (" + SPD" if method.endswith(SPD_SUFFIX) else "")
 
 
 def method_style(method: str) -> dict[str, object]:

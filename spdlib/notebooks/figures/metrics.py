@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
 from spdlib import metrics
-from spdlib.plots import style
+from spdlib.notebooks.figures import style
 
 # Labels and scores of each detector, by its name.
 Detectors = Mapping[str, tuple[ArrayLike, ArrayLike]]

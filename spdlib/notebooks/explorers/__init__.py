@@ -1,0 +1,1 @@
+"""Explorers: sliders and menus around the figures, one module a notebook."""

@@ -1,0 +1,71 @@
+"""Looking at a training while it runs: a Lightning callback that redraws curves in place.
+
+``pretrain(..., callbacks=[LiveCurves()])``.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+from matplotlib.figure import Figure
+
+from spdlib.notebooks.figures import pretraining as plots
+from spdlib.notebooks.figures import style
+
+
+class LiveCurves(pl.Callback):
+    """Redraws one figure in place; in an executed notebook it stays as it was drawn last.
+
+    Use one for several trainings to see them grow into the same axes. Outside a notebook it
+    only gathers the histories.
+
+    Args:
+        draw: Makes the figure from histories by method.
+        share: Of the time that may go into drawing.
+
+    Attributes:
+        histories: One row a step, by method, as :func:`spdlib.pretraining.pretrain` returns it.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[Mapping[str, pd.DataFrame]], Figure] = plots.training,
+        share: float = 0.03,
+    ):
+        self.draw, self.share = draw, share
+        self.histories: dict[str, pd.DataFrame] = {}
+        self._display, self._due = None, 0.0
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *step: Any) -> None:
+        """Redraws, if it is time to."""
+        if trainer.is_global_zero and time.monotonic() >= self._due and len(module.rows) > 1:
+            self._redraw(module)
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        """Draws the training whole."""
+        if trainer.is_global_zero:
+            self._redraw(module)
+
+    def _redraw(self, module: Any) -> None:
+        self.histories[module.settings.name] = pd.DataFrame(module.rows)
+        if not _in_notebook():
+            return
+        from IPython.display import Image, display
+
+        began = time.monotonic()
+        picture = Image(data=style.png(self.draw(self.histories)), format="png")
+        if self._display is None:
+            self._display = display(picture, display_id=True)
+        else:
+            self._display.update(picture)
+        now = time.monotonic()
+        self._due = now + (now - began) / self.share
+
+
+def _in_notebook() -> bool:
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return shell is not None and hasattr(shell, "kernel")

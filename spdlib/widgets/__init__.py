@@ -1,1 +1,0 @@
-"""Explorers: sliders and menus around the figures of ``spdlib.plots``, one module a notebook."""
