@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DEFAULT = "elpv"  # the data set whose runs lie in runs/ itself
+TAKEN = ("encoders", "pretraining", "results", "sweeps")  # folders of runs/ that are no data sets
+
 
 def root() -> Path:
     """The project's root: the folder that holds ``notebooks/`` beside ``spdlib/``.
@@ -26,19 +29,37 @@ def data() -> Path:
     return Path(os.environ.get("SPDLIB_DATA") or root() / "data")
 
 
-def runs() -> Path:
-    """Folder of everything the notebooks write (``runs/``, or the variable ``SPDLIB_RUNS``)."""
-    return Path(os.environ.get("SPDLIB_RUNS") or root() / "runs")
+def dataset_name(dataset: str | Path) -> str:
+    """Name of a data set in results, provenance and folders: a known name, or its folder's own.
+
+    >>> dataset_name("elpv"), dataset_name("path/to/parts/")
+    ('elpv', 'parts')
+    """
+    return Path(dataset).expanduser().resolve().name or "root"
 
 
-def encoders() -> Path:
-    """Folder of pretrained encoders, ``runs/encoders``."""
-    return runs() / "encoders"
+def runs(dataset: str | Path | None = None) -> Path:
+    """Folder of everything that notebooks write for a data set.
+
+    The variable ``SPDLIB_RUNS``, if set, is that folder, whatever the data set. Otherwise it is
+    ``runs/`` for the default data set (ELPV, or None) and ``runs/NAME/`` for any other.
+    """
+    if given := os.environ.get("SPDLIB_RUNS"):
+        return Path(given)
+    name = dataset_name(dataset or DEFAULT)
+    if name == DEFAULT:
+        return root() / "runs"
+    return root() / "runs" / (f"{name}_data" if name in TAKEN else name)
 
 
-def results() -> Path:
-    """Folder of measured results, ``runs/results``."""
-    return runs() / "results"
+def encoders(dataset: str | Path | None = None) -> Path:
+    """Folder of the encoders pretrained on a data set, ``encoders`` in its :func:`runs`."""
+    return runs(dataset) / "encoders"
+
+
+def results(dataset: str | Path | None = None) -> Path:
+    """Folder of the results measured on a data set, ``results`` in its :func:`runs`."""
+    return runs(dataset) / "results"
 
 
 def show(path: str | Path) -> str:

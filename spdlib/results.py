@@ -64,14 +64,20 @@ def rows(
     )
 
 
-def save(name: str, table: pd.DataFrame, about: Mapping[str, Any] | None = None) -> Path:
-    """Writes ``runs/results/NAME.json`` and ``NAME.csv``; returns the former's path.
+def save(
+    name: str,
+    table: pd.DataFrame,
+    about: Mapping[str, Any] | None = None,
+    dataset: str | Path | None = None,
+) -> Path:
+    """Writes ``NAME.json`` and ``NAME.csv`` among a data set's results; returns the former's path.
 
     Args:
         name: E.g. ``"03_padim_evaluation"``.
         table: One value a row, with the columns of ``COLUMNS`` (those in ``OPTIONAL`` may be
             absent) and any others.
         about: How it was made: parameters, provenance of encoders; JSON values.
+        dataset: Whose results they are; decides the folder, see :func:`spdlib.paths.results`.
 
     Raises:
         ValueError: A column is missing, or a value is not in [0, 1].
@@ -82,7 +88,7 @@ def save(name: str, table: pd.DataFrame, about: Mapping[str, Any] | None = None)
     if not table.value.between(0, 1).all():
         raise ValueError("table: values are shares, in [0, 1]")
     table = table.reindex(columns=[*COLUMNS, *table.columns.difference([*COLUMNS], sort=False)])
-    path = paths.results() / f"{name}.json"
+    path = paths.results(dataset) / f"{name}.json"
     made_by = {"about": dict(about or {}), "versions": {n: version(n) for n in ("spdlib", "torch")}}
     plain = table.astype(object).where(table.notna(), None)  # to_json would round
     content = {"format": FORMAT, **made_by, "rows": plain.to_dict("records")}
