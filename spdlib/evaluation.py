@@ -8,7 +8,6 @@ is measured on images, segmentation on pixels; normal images count in both.
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spdlib import metrics, results
-from spdlib.datasets import SampleImages
+from spdlib.datasets import SampleImages, dataset_name
 from spdlib.datasets.defects import paint
 from spdlib.datasets.protocols import one_class
 from spdlib.datasets.registry import NAMES, load
@@ -81,6 +80,11 @@ def samples(
     return kept.sort_values(
         "category", key=lambda names: names.map(order.index), kind="stable", ignore_index=True
     )
+
+
+def task_name(dataset: str, table: pd.DataFrame) -> str:
+    """Name of a data set in results; it ends in ``_painted`` if defects of the table are."""
+    return dataset_name(dataset) + (PAINTED if table.painted.any() else "")
 
 
 def cropped(dataset: str, crop: bool | None = None) -> bool:
@@ -301,8 +305,7 @@ def measure(
     with Bar(len(measured) * len(found.methods), "bootstrap", "curves") as bar:
         for category, task in measured:
             truth = found.truth(category, task)
-            painted = found.table.path[found.rows(category, task)].isin(painted_paths(found))
-            name = Path(dataset).name + (PAINTED if painted.any() else "")
+            name = task_name(dataset, found.table.iloc[found.rows(category, task)])
             for method in found.methods:
                 scores = found.found(category, task, method)
                 columns = {
@@ -315,11 +318,6 @@ def measure(
                 tables.append(results.rows(value, interval, **columns))
                 bar.update(note=f"{category}, {task}, {method_name(method)}")
     return pd.concat(tables, ignore_index=True)
-
-
-def painted_paths(found: Evaluation) -> Array:
-    """Paths of the samples with painted defects."""
-    return found.table.path[found.table.painted].to_numpy()
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
