@@ -1,14 +1,16 @@
 """Checked settings: the types that settings share, and errors that name what does not fit."""
 
 import difflib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+
+from spdlib.architectures import known
 
 Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ImageSize = Annotated[int, Field(ge=32, multiple_of=32)]
-EncoderName = Literal["efficientnet_lite0", "resnet18", "resnet50", "wide_resnet50_2"]
+EncoderName = Annotated[str, AfterValidator(known)]
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -31,7 +31,7 @@ from spdlib.twoclass.augmentation import (
     augmentation,
     batch_order,
 )
-from spdlib.twoclass.models import UNET_ENCODERS, focal_loss
+from spdlib.twoclass.models import focal_loss
 from spdlib.twoclass.presets import table as preset_table
 
 SIZE = 64
@@ -155,12 +155,6 @@ def test_the_unet_carries_the_encoders_weights(name):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
         assert model(x).shape == (2, 64, 96)
     assert all(p.requires_grad for p in model.parameters())
-
-
-def test_every_encoder_has_a_unet():
-    from spdlib.encoders import ARCHITECTURES
-
-    assert set(UNET_ENCODERS) == set(ARCHITECTURES)
 
 
 def test_a_classifier_is_the_encoder_and_a_head(encoder):
