@@ -24,8 +24,8 @@ from spdlib.datasets.protocols import one_class
 from spdlib.datasets.registry import NAMES, load
 from spdlib.detectors import DETECTORS
 from spdlib.encoders import Encoder
+from spdlib.memory import free_memory
 from spdlib.methods import SPD_SUFFIX, method_name
-from spdlib.padim import free_memory
 from spdlib.progress import Bar
 
 TASKS = ("detection", "segmentation")
