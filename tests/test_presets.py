@@ -20,6 +20,7 @@ from spdlib.pretraining.presets import (
 def test_every_preset_is_complete(method, preset):
     s = settings(method, preset)
     assert s.name == f"{method}_spd" and settings(method, preset, eta=0).name == method
+    assert settings(method, preset, eta=0.5).name == f"{method}_spd_eta0.5"
     assert s.encoder == ("resnet50" if preset == "paper" else LAPTOP["encoder"])
 
 
@@ -74,7 +75,7 @@ def test_unknown_methods_and_presets_are_named():
 def test_tables_show_departures_and_open_questions():
     shown = table()
     assert list(shown.columns) == list(PUBLISHED)
-    assert shown.loc["queue", "moco"] == "65536 → 1024" and shown.loc["queue", "simsiam"] == "-"
+    assert shown.loc["queue", "moco"] == "65536 → 256" and shown.loc["queue", "simsiam"] == "-"
     for name, value in LAPTOP.items():
         departs = str(settings("simsiam", "paper").model_dump()[name]) != str(value)
         assert (" → " in shown.loc[name, "simsiam"]) == departs

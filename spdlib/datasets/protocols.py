@@ -99,7 +99,8 @@ def few_shot(table: pd.DataFrame, k: int, seed: int = 0, pool_seed: int = 0) -> 
         if len(pool) < k:
             raise ValueError(
                 f"k: {k} samples of each class are asked for; the 20 % to draw from hold "
-                f"{len(pool)} {CLASSES[label]} ones of {category}"
+                f"{len(pool)} {CLASSES[label]} ones of {category}. It needs about {5 * k} of each "
+                f"class in a category, or fewer shots"
             )
         # The word keeps this draw apart from the pool's, which may have the same seed.
         kept[_generator(seed, f"draw {category}", label).permutation(pool)[:k]] = True

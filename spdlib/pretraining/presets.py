@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from spdlib.methods import run_name
 from spdlib.settings import EncoderName, ImageSize, explain
 
 Method = Literal["simsiam", "moco", "simclr", "supervised"]
@@ -52,7 +53,7 @@ LAPTOP = {
 # spot-the-difference AU-ROC 85 % and 70 %, against 97 % and 78 % at 0.3 (ELPV, 22 steps, seed 0).
 LAPTOP_METHOD = {
     "simsiam": {"base_lr": 0.3},
-    "moco": {"queue": 1024, "key_momentum": 0.99},
+    "moco": {"queue": 256, "key_momentum": 0.99},
     "simclr": {"warmup_epochs": 0},
 }
 
@@ -64,7 +65,11 @@ class Settings(BaseModel):
 
     method: Method = Field(description="the baseline")
     eta: float = Field(ge=0, description="weight of the SPD loss; 0 is the baseline alone")
-    data: str = Field("elpv", description="elpv, or a folder of images")
+    preset: Preset = Field("laptop", description="where what is not given comes from")
+    dataset: str = Field(
+        "elpv", min_length=1, description="elpv, visa, mvtec or a folder of images"
+    )
+    categories: list[str] | None = Field(None, description="which of its categories; default: all")
     encoder: EncoderName = Field(description="the network that is trained")
     weights: str = Field(description="where it starts: random, imagenet or a weight file")
     size: ImageSize = Field(description="side of the views, pixels")
@@ -107,8 +112,8 @@ class Settings(BaseModel):
 
     @property
     def name(self) -> str:
-        """The method as files and figures name it: ``simsiam`` or ``simsiam_spd``."""
-        return self.method + ("_spd" if self.eta else "")
+        """The method as files and figures name it, by :func:`spdlib.methods.run_name`."""
+        return run_name(self.method, self.eta, preset_values(self.method, self.preset)["eta"])
 
     @property
     def learning_rate(self) -> float:
@@ -162,7 +167,7 @@ def settings(method: str, preset: str = "laptop", **changes: Any) -> Settings:
     >>> settings("moco", "paper", eta=0.5).queue
     65536
     """
-    values = {"method": method} | preset_values(method, preset)
+    values = {"method": method, "preset": preset} | preset_values(method, preset)
     values |= {name: value for name, value in changes.items() if value is not None}
     try:
         return Settings.model_validate(values, strict=False)  # a command line gives text

@@ -1,6 +1,6 @@
 """Pretraining an encoder, with and without SPD: from a notebook, or from the command line.
 
-    python -m spdlib.pretraining --data elpv --method simsiam --eta 0.1
+    python -m spdlib.pretraining --dataset elpv --method simsiam --eta 0.1
 
 A LightningModule, so devices, nodes, precision and accumulation are Lightning's. Views are made
 on the training device, a batch at a time. All randomness follows from the seed, the step and an
@@ -9,6 +9,7 @@ processes see the views that one would.
 """
 
 import signal
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -27,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from spdlib.encoders import Encoder, load_encoder, save_encoder
 from spdlib.objectives import METHODS, Objective, SpdCosine, SpdCrossEntropy
-from spdlib.paths import replacing, show
+from spdlib.paths import dataset_name, replacing, show
 from spdlib.pretraining import checkpoints
 from spdlib.pretraining.batches import Images, Order, decode, generator, seed_of
 from spdlib.pretraining.distributed import synchronise
@@ -40,7 +41,10 @@ from spdlib.views import StrongView, View, WeakView, plain_view
 __all__ = ["Pretraining", "Views", "decode", "export", "objective", "pretrain", "starting_encoder"]
 
 TERMS = ("loss", "baseline", "spd", "cos_positive", "cos_negative", "spd_accuracy")
-WATCHED = ("std", "effective_rank", "spot_auroc", "spot_aupr", "spot_projected")
+WATCHED = (
+    "std", "effective_rank", "std_projected", "effective_rank_projected",
+    "spot_auroc", "spot_aupr", "spot_projected",
+)  # fmt: skip
 COLUMNS = ("step", "epoch", "lr", *TERMS, *WATCHED)
 LOG = "log.csv"
 CHECKPOINT_EVERY = 200  # steps
@@ -352,12 +356,17 @@ class Pretraining(pl.LightningModule):
             projection=baseline.projection.forward,  # not for those who listen to the training
         )  # fmt: skip
         baseline.train()
-        seen = spread(spot["features"])
-        # Of so few images the rank is small whatever the network.
-        said = collapse(**seen) if len(self.held_out) >= FEWEST else None
+        seen, projected = spread(spot["features"]), spread(spot["projections"])
+        said = collapse(**seen)
+        # The loss compares projections: they may be one while the features are not yet.
+        if said is None and (there := collapse(**projected)):
+            said = f"projections, {there}"
+        if len(self.held_out) < FEWEST:  # the rank is small whatever the network
+            said = None
         if said and not self.said:
             print(f"step {self.step}: {said}", flush=True)
         self.said = said
+        seen |= {f"{name}_projected": value for name, value in projected.items()}
         names = {"spot_auroc": "auroc", "spot_aupr": "aupr", "spot_projected": "projected"}
         return seen | {column: spot[name] for column, name in names.items()}
 
@@ -389,7 +398,6 @@ def pretrain(
     labels: Sequence[int] | Tensor | None = None,
     folder: str | Path | None = None,
     text: str = "",
-    data: str | None = None,
     *,
     every: int = CHECKPOINT_EVERY,
     resume: bool = True,
@@ -410,7 +418,6 @@ def pretrain(
         folder: Where checkpoints and ``log.csv`` go, and where a training that was stopped is
             taken up again; None: nothing is written.
         text: What the progress bar says.
-        data: What the images are, for the provenance; by default ``settings.data``.
         every: Steps between two checkpoints; there is always one at the end.
         resume: False starts over where there is a checkpoint.
         workers: Processes that decode images; 0: this one does.
@@ -421,9 +428,9 @@ def pretrain(
     Returns:
         One row a step: ``step`` (steps done), ``epoch``, ``lr``, the loss and its terms, and where
         it was watched ``std``, ``effective_rank``, ``spot_auroc`` and ``spot_aupr`` of the
-        features, and ``spot_projected``, the AU-ROC where the SPD loss compares; row 0 has only
-        these. What does not apply is NaN. ``attrs["collapse"]`` says whether the last watch
-        found the features collapsed, in words, or is None.
+        features, and ``spot_projected``, the AU-ROC where the SPD loss compares, beside the
+        spread there; row 0 has only these. What does not apply is NaN. ``attrs["collapse"]``
+        says in words whether the last watch found features or projections collapsed, or is None.
 
     Raises:
         ValueError: Images, labels or trainer options do not fit the settings, or the folder holds
@@ -434,7 +441,8 @@ def pretrain(
     samples = Images(images, labels, settings.source_size)
     if len(samples) < settings.batch_size:
         raise ValueError(
-            f"batch_size: {settings.batch_size} is more than the {len(samples)} images"
+            f"batch_size: {settings.batch_size} is more than the {len(samples)} images; take a "
+            "smaller one, or more images"
         )
     if held_out is not None and len(held_out) < 2:
         raise ValueError("held_out: one image; at least two are needed, or None for no watch")
@@ -442,6 +450,13 @@ def pretrain(
         raise ValueError(
             "labels: supervised pretraining needs at least two classes (a table's categories, "
             "which for a folder of images are the names of its subfolders)"
+        )
+    if settings.method == "moco" and settings.queue > len(samples):
+        fits = len(samples) // settings.batch_size * settings.batch_size
+        warnings.warn(
+            f"queue: {settings.queue:,} keys of {len(samples):,} images; many are of the image "
+            f"that they are compared with. A queue of {fits:,} or less avoids most of that.",
+            stacklevel=2,
         )
     started_from = dict(encoder.provenance)
     with quiet_lightning(), torch.random.fork_rng(devices=[]):
@@ -466,8 +481,10 @@ def pretrain(
     encoder.provenance = {
         "encoder": encoder.name,
         **settings.model_dump(),
-        "data": data or settings.data,
+        "dataset": dataset_name(settings.dataset),
+        "categories": settings.categories or samples.names,
         "images": len(samples),
+        "digest": module.about["digest"],
         "skipped": len(module.skipped),
         "steps": module.step,
         "collapse": module.said,
