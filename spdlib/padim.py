@@ -355,6 +355,8 @@ class PaDiM:
     ) -> "PaDiM":
         """Reads what :meth:`save` wrote; nothing is computed and nothing unpickled.
 
+        On a CPU the statistics stay mapped to the file, which must not be written into meanwhile.
+
         Args:
             path: The file.
             device: Where the encoder is to work.

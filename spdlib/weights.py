@@ -100,7 +100,7 @@ class WeightFile:
         self.about: dict[str, Any] = found.model_dump(exclude_unset=True)
 
     def tensors(self, expected: Mapping[str, Tensor], check: bool = True) -> dict[str, Tensor]:
-        """The tensors, on the CPU.
+        """The tensors, on the CPU, mapped from the file: replace it by renaming, as ``write`` does.
 
         Args:
             expected: Tensors of the names, shapes and dtypes that must be there; their values
