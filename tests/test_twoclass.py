@@ -370,8 +370,10 @@ def test_probes_of_splits_are_scored_on_their_test_images(images):
     assert (rows.value == 1).all()
     assert rows.protocol.unique().tolist() == ["2-class 1-shot", "2-class high-shot"]
     assert rows.draw.isna().tolist() == [False] * 4 + [True] * 4
-    few = shots.thin(table, 3)
-    assert few.groupby("label").size().tolist() == [3, 3] and len(shots.thin(table, None)) == 10
+    few = shots.subsample(table, 3)
+    assert (
+        few.groupby("label").size().tolist() == [3, 3] and len(shots.subsample(table, None)) == 10
+    )
     normal = shots.never_tested(table, splits, most=99)
     for split in splits.values():
         assert set(normal.path).isdisjoint(shots.test_images(split).path)
