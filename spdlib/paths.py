@@ -5,6 +5,7 @@ JupyterLab starts in the notebook's folder, papermill in the caller's.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +90,19 @@ def need(path: str | Path, made_by: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{show(path)} is not there yet: run {made_by} first")
     return path
+
+
+def need_room(folder: str | Path, size: float) -> None:
+    """Sees that a folder's disk has room.
+
+    Raises:
+        OSError: It has less than ``size`` bytes free; the message names the folder.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(
+            f"{show(folder)}: {free / 1e6:,.0f} MB free on its disk, {size / 1e6:,.0f} MB needed"
+        )
 
 
 @contextmanager
