@@ -37,7 +37,7 @@ def plan(names: list[str], given: Values) -> dict[Path, Values]:
 
     Args:
         names: Beginnings of their names; none means all.
-        given: Values or their text by parameter.
+        given: Values or their text by parameter; None is only for those that know the name.
 
     Raises:
         FileNotFoundError: There is no such notebook.
@@ -45,7 +45,8 @@ def plan(names: list[str], given: Values) -> dict[Path, Values]:
     """
     known = {path: execution.declared(path) for path in find(names)}
     every = {name: None for parameters in known.values() for name in parameters}
-    problems = [unknown(name, every) for name in given if name not in every]
+    names = [name for name, value in given.items() if value is not None]
+    problems = [unknown(name, every) for name in names if name not in every]
     if problems:
         raise ValueError("\n".join(problems))
     return {
@@ -148,10 +149,12 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"published {paths.show(path)}")
             return 0
         given = dict(asked.parameter)
+        if asked.dataset is not None or asked.categories is not None:
+            given["categories"] = asked.categories
+        if asked.dataset is not None:
+            given["dataset"] = asked.dataset
         if "dataset" in given:
             given["dataset"] = _located(given["dataset"])
-        if asked.dataset is not None:
-            given |= {"dataset": _located(asked.dataset), "categories": asked.categories}
         notebooks = plan(asked.names, given)
         if asked.dataset is not None:
             load(given["dataset"], asked.categories)
