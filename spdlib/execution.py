@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import nbformat
 import yaml
 from nbformat import NotebookNode
+from pydantic import TypeAdapter, ValidationError
 
 from spdlib import paths
 from spdlib.settings import unknown
@@ -22,8 +23,7 @@ Values = dict[str, Any]
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*m")  # in the messages of coloured tracebacks
 NOTHING = (None, "null", "None")
-TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-NEEDED = {str: "text is", int: "a whole number is", float: "a number is", bool: "True or False is"}
+SCALARS = (bool, int, float, str)
 # papermill reads neither `str | None` nor a comment with an equals sign.
 ANNOTATION = re.compile(r"^(\w+\s*:)([^=#\n]*)", re.M)
 COMMENT = re.compile(r"""^((?:[^#'"\n]|"[^"\n]*"|'[^'\n]*')*)#.*$""", re.M)
@@ -58,15 +58,13 @@ class Parameter:
 
     Attributes:
         name: Its name.
-        kind: Type of its value, or of the items of a list; None where it is not known.
-        is_list: Whether the value is a list.
+        kind: Type of its value; Any where it is not known.
         is_optional: Whether it may be None.
         default: The notebook's own value; None also where that is no literal.
     """
 
     name: str
-    kind: type | None
-    is_list: bool
+    kind: Any
     is_optional: bool
     default: Any
 
@@ -79,36 +77,27 @@ class Parameter:
         Raises:
             ValueError: It is not of that type; the message names the parameter.
 
-        >>> Parameter("dataset", str, False, False, "elpv").read("batch #2")
+        >>> Parameter("dataset", str, False, "elpv").read("batch #2")
         'batch #2'
-        >>> Parameter("categories", str, True, True, None).read("[01, 02]")
+        >>> Parameter("categories", list[str], True, None).read("[01, 02]")
         ['01', '02']
-        >>> Parameter("interactive", bool, False, False, True).read("no")
+        >>> Parameter("interactive", bool, False, True).read("no")
         False
         """
-        if (self.is_optional or self.is_list) and not isinstance(value, list) and value in NOTHING:
-            return None
-        if self.kind is None:
-            return _guessed(value)
-        if not self.is_list:
-            return self._one(value)
-        items = parse(value, self.name) if isinstance(value, str) else value
-        if not isinstance(items, list | tuple):
-            raise ValueError(f"{self.name}: a list is needed, such as '[{value}]', not {value!r}")
-        return [self._one(item) for item in items]
-
-    def _one(self, value: Any) -> Any:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        with suppress(ValueError, KeyError):
-            if self.kind is bool and isinstance(value, str):
-                return TRUTH[value.lower()]
-            if self.kind is float and (is_number or isinstance(value, str)):
-                return float(value)
-            if self.kind is int and isinstance(value, str):
-                return int(value)
-            if type(value) is self.kind:
-                return value
-        raise ValueError(f"{self.name}: {NEEDED[self.kind]} needed, not {value!r}")
+        if value is None or value in ("null", "None"):
+            value = None if self.is_optional else value
+        elif isinstance(value, str) and self.kind not in SCALARS:
+            value = parse(
+                value, self.name, yaml.SafeLoader if self.kind is Any else yaml.BaseLoader
+            )
+        kind = self.kind | None if self.is_optional else self.kind
+        try:
+            return TypeAdapter(kind).validate_python(value)
+        except ValidationError as error:
+            problem = error.errors()[0]
+        form = f"; a list is written '[{value}]'" if problem["type"] == "list_type" else ""
+        message = problem["msg"][0].lower() + problem["msg"][1:]
+        raise ValueError(f"{self.name}: {message}, not {problem['input']!r}{form}")
 
 
 def declared(notebook: str | Path) -> dict[str, Parameter]:
@@ -150,12 +139,13 @@ def fit(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> Values:
     return values
 
 
-def parse(text: str, name: str) -> Any:
+def parse(text: str, name: str, loader: type = yaml.BaseLoader) -> Any:
     """A piece of YAML whose numbers, dates and words stay the text they are.
 
     Args:
         text: The YAML.
         name: What it is, for the error.
+        loader: YAML's; the safe one makes numbers and dates of text.
 
     Raises:
         ValueError: It is not YAML.
@@ -164,7 +154,7 @@ def parse(text: str, name: str) -> Any:
     {'seed': ['01', '1e-3'], 'dataset': 'no'}
     """
     try:
-        return yaml.load(text, Loader=yaml.BaseLoader)
+        return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{name}: not YAML, {text[:80]!r}: {reason}") from None
@@ -288,23 +278,17 @@ def _parameter(name: str, annotation: str, text: str) -> Parameter:
     default = None
     with suppress(ValueError, SyntaxError):  # an expression: only the notebook knows its value
         default = ast.literal_eval(text)
-    is_list = isinstance(default, list) or bool(re.search(r"\b(list|Sequence)\b", annotation))
-    items = default if is_list and default else [default]
-    kinds = {kind for kind in NEEDED if re.search(rf"\b{kind.__name__}\b", annotation)}
-    kinds = kinds or {type(item) for item in items} & set(NEEDED)
-    if not kinds and is_list and default is None:
+    depth = annotation.count("list") or isinstance(default, list)
+    items = default if isinstance(default, list) and default else [default]
+    kinds = {kind for kind in SCALARS if re.search(rf"\b{kind.__name__}\b", annotation)}
+    kinds = kinds or {type(item) for item in items} & set(SCALARS)
+    if not kinds and depth:
         kinds = {str}  # `list = None` says no more; names are the most common
-    is_optional = text == "None" or bool(re.search(r"\b(None|Optional)\b", annotation))
-    is_plain = len(kinds) == 1 and annotation.count("list") < 2
-    return Parameter(name, kinds.pop() if is_plain else None, is_list, is_optional, default)
-
-
-def _guessed(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_guessed(item) for item in value]
-    with suppress(yaml.YAMLError):
-        return yaml.safe_load(value) if isinstance(value, str) else value
-    return value
+    kind = kinds.pop() if len(kinds) == 1 else Any
+    for _ in range(depth if kind is not Any else 0):
+        kind = list[kind]
+    is_optional = bool(depth) or text == "None" or bool(re.search(r"None|Optional", annotation))
+    return Parameter(name, kind, is_optional, default)
 
 
 def _with_parameters(notebook: str | Path, parameters: Values) -> NotebookNode:

@@ -8,7 +8,7 @@ under ``runs/sweeps/NOTEBOOK/``, named by its parameters:
 
     NOTEBOOK.ipynb, .html   executed
     log.txt                 what it printed, and its error
-    run.yaml                parameters, state, time, memory
+    run.yaml                parameters, state, seconds, error
     results/, ...           whatever the notebook writes into ``runs/``
 
 To the notebook that folder *is* ``runs/``, with the encoders of its data set linked into it:
@@ -28,7 +28,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -162,7 +162,7 @@ def plan(notebook: str | Path, grid: Grid, folder: str | Path | None = None) -> 
     Args:
         notebook: Its path.
         grid: See :func:`expand`; text is read by the types that the notebook declares.
-        folder: Of the sweep; by default ``runs/sweeps/NOTEBOOK``.
+        folder: Of the sweep; by default ``sweeps/NOTEBOOK`` in the data set's ``runs``.
 
     Raises:
         FileNotFoundError: There is no such notebook.
@@ -170,23 +170,25 @@ def plan(notebook: str | Path, grid: Grid, folder: str | Path | None = None) -> 
     """
     notebook = Path(notebook).absolute()
     known = execution.declared(notebook)
-    folder = Path(folder or paths.runs() / "sweeps" / notebook.stem).absolute()
     code = execution.digest(execution.read(notebook))
     quiet = {"interactive": False} if "interactive" in known else {}
-    runs, problems = {}, {}
+    found, problems = [], {}
     for given in expand(grid):
         try:
-            values = execution.fit(known, given)
+            found.append(execution.fit(known, given))
         except ValueError as error:
             problems |= dict.fromkeys(str(error).split("\n  "))
-            continue
-        setting = {n: value for n, value in values.items() if known[n].default != value}
-        dataset = values.get("dataset", known["dataset"].default if "dataset" in known else None)
-        encoders = paths.encoders(dataset).absolute()
-        place = folder / name(values, order=list(known))
-        runs[place] = Run(notebook, values, setting, quiet, place, code, encoders)
     if problems:
         raise ValueError(f"the grid does not fit {notebook.name}:\n  " + "\n  ".join(problems))
+    own = known["dataset"].default if "dataset" in known else None
+    home = paths.runs(_only(values.get("dataset", own) for values in found))
+    folder = Path(folder or home / "sweeps" / notebook.stem).absolute()
+    runs = {}
+    for values in found:
+        setting = {n: value for n, value in values.items() if known[n].default != value}
+        encoders = paths.encoders(values.get("dataset", own)).absolute()
+        place = folder / name(values, order=list(known))
+        runs[place] = Run(notebook, values, setting, quiet, place, code, encoders)
     return list(runs.values())
 
 
@@ -207,14 +209,14 @@ def sweep(
         on: Where: a number of processes on this machine (1 is in order), the address of a Dask
             scheduler or its ``Client``, or any executor of ``concurrent.futures``. Workers
             elsewhere must see the same files at the same paths.
-        folder: Of the sweep; by default ``runs/sweeps/NOTEBOOK``.
+        folder: Of the sweep; by default ``sweeps/NOTEBOOK`` in the data set's ``runs``.
         threads: Of each run; by default the machine's cores divided by the runs at once.
         memory: That a run may need, bytes or ``"6GB"``: no more run at once than there is room
-            for. ``run.yaml`` of a finished run says what it took.
+            for.
         again: Run everything, also what is done.
 
     Returns:
-        One row a run, as :func:`table` gives them. A failed run stops no other; its row has the
+        One row a run, as :func:`runs` gives them. A failed run stops no other; its row has the
         notebook's error.
 
     Raises:
@@ -226,14 +228,14 @@ def sweep(
         with _executor(on, threads, _bytes(memory)) as (executor, threads):
             _work(todo, executor, threads)
     collect(where)
-    rows = table(where)
+    rows = runs(where)
     return rows[rows.run.isin([run.folder.name for run in planned])].reset_index(drop=True)
 
 
-def table(folder: str | Path) -> pd.DataFrame:
+def runs(folder: str | Path) -> pd.DataFrame:
     """All runs in a sweep's folder: columns ``run``, each parameter, ``state``, ``error``,
-    ``seconds``, ``peak_gb``, ``threads``, ``host``, ``started`` and ``code``."""
-    columns = ["state", "error", "seconds", "peak_gb", "threads", "host", "started", "code"]
+    ``seconds``, ``threads``, ``host``, ``started`` and ``code``."""
+    columns = ["state", "error", "seconds", "threads", "host", "started", "code"]
     rows = []
     for path in sorted(Path(folder).glob(f"*/{RECORD}")):
         record = read(path.parent)
@@ -246,8 +248,8 @@ def table(folder: str | Path) -> pd.DataFrame:
 def collect(folder: str | Path) -> pd.DataFrame:
     """Gathers the results of all finished runs in a sweep's folder into one tidy table.
 
-    Writes ``results.csv`` and ``runs.csv`` there, and ``sweep_NOTEBOOK.json`` into
-    ``runs/results``. Of runs by different versions of the notebook the newest version's count.
+    Writes ``results.csv`` and ``runs.csv`` there, and ``sweep_NOTEBOOK.json`` among the data
+    set's results. Of runs by different versions of the notebook the newest version's count.
 
     Returns:
         The rows, with the column ``run`` and a column for each parameter of the grids that they
@@ -257,7 +259,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
         ValueError: A run's file of results cannot be read; names it.
     """
     folder = Path(folder)
-    rows = table(folder)
+    rows = runs(folder)
     _write_csv(folder / "runs.csv", rows)
     done = rows[rows.state == "done"].sort_values("started")
     newest = done[done.code == done.code.iloc[-1]].run if len(done) else []
@@ -269,14 +271,16 @@ def collect(folder: str | Path) -> pd.DataFrame:
     names = {n: None for record in records.values() for n in record["parameters"]}
     untold = [n for n in names if not all(_is_told(n, records[r], parts[r]) for r in parts)]
     for run, record in records.items():
-        columns = {n: _cell(record["parameters"].get(n)) for n in untold}
+        values = {n: record["parameters"].get(n) for n in untold}
+        columns = {n: str(v) if isinstance(v, list) else v for n, v in values.items()}
         setting = {n: v for n, v in record["setting"].items() if n in untold}
         text = name(setting, order=untold) if setting else None
         parts[run] = parts[run].assign(**columns, setting=text)
     found = pd.concat(parts.values(), ignore_index=True)
     _write_csv(folder / "results.csv", found)
     about = {"sweep": paths.show(folder.absolute()), "runs": len(newest)}
-    results.save(f"sweep_{folder.name}", found.drop(columns="run"), about)
+    dataset = _only(record["parameters"].get("dataset") for record in records.values())
+    results.save(f"sweep_{folder.name}", found.drop(columns="run"), about, dataset)
     return found
 
 
@@ -309,8 +313,8 @@ def run_one(run: Run, threads: int, data: str, directory: str) -> Values:
     _end_leftover(run)
     shutil.rmtree(run.folder / "results", ignore_errors=True)  # of an earlier try
     since = time.monotonic()
+    _link(run.encoders, run.folder / "encoders")
     with (
-        _linked(run.encoders, run.folder / "encoders"),
         open(run.folder / LOG, "w", encoding="utf-8") as log,
         subprocess.Popen(
             run.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
@@ -320,6 +324,8 @@ def run_one(run: Run, threads: int, data: str, directory: str) -> Values:
         PROCESSES.add(process)
         code = process.wait()
         PROCESSES.discard(process)
+    for file in filter(Path.is_symlink, (run.folder / "encoders").iterdir()):
+        file.unlink()
     record |= {"state": "done", "seconds": round(time.monotonic() - since, 1)}
     if code:
         record |= {"state": "failed", "error": _error(run.folder / LOG, code)}
@@ -432,25 +438,16 @@ def _outcome(future: Future, run: Run) -> str:
         return "failed"
 
 
-@contextmanager
-def _linked(source: Path, target: Path) -> Iterator[None]:
-    """The files of ``source`` in ``target``, too, while the block runs.
+def _link(source: Path, target: Path) -> None:
+    """Links the files of ``source`` in ``target``.
 
-    Files are replaced when they are written, never changed, so what the block writes becomes a
-    file of its own, and only links are taken away again.
+    Files are replaced when they are written, never changed, so what a run writes there becomes
+    a file of its own.
     """
     target.mkdir(exist_ok=True)
     for file in source.glob("*"):
         (target / file.name).unlink(missing_ok=True)
         (target / file.name).symlink_to(file)
-    try:
-        yield
-    finally:
-        for file in target.iterdir():
-            if file.is_symlink():
-                file.unlink()
-        with suppress(OSError):
-            target.rmdir()  # if nothing is left
 
 
 def _end_leftover(run: Run) -> None:
@@ -479,8 +476,10 @@ def _plain(value: Any) -> str:
     return "+".join(t if re.fullmatch(r"[\w.-]+", t, re.ASCII) else f"{t} " for t in texts)
 
 
-def _cell(value: Any) -> Any:
-    return str(value) if isinstance(value, list) else value
+def _only(datasets: Iterable[str | None]) -> str | None:
+    """The one data set of several runs, if it is one."""
+    different = set(datasets)
+    return different.pop() if len(different) == 1 else None
 
 
 def _is_told(name: str, record: Values, rows: pd.DataFrame) -> bool:
@@ -546,7 +545,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     execution.print_any_text()
     given = _parser().parse_args(arguments)
     try:
-        (notebook,) = execution.find([given.notebook])
+        notebook = execution.find([given.notebook])[0]
         grid = load(given.grid) if given.grid else {}
         values = {name: _values(name, text) for name, text in given.p}
         grid = {**grid, **values} if isinstance(grid, dict) else [{**g, **values} for g in grid]

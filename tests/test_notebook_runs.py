@@ -213,8 +213,8 @@ def test_a_parameter_goes_to_the_notebooks_that_have_it(project, tmp_path):
         (["--dataset", "parts #1", "--categories", "nuts"], "nuts"),
         (["07", "-p", "size", "96"], "size: unknown parameter"),
         (["-p", "tabel", "8"], "tabel: unknown parameter; did you mean 'table'?"),
-        (["-p", "size", "[1"], "size: a whole number is needed, not '[1'"),
-        (["-p", "categories", "mono"], "categories: a list is needed"),
+        (["-p", "size", "[1"], "size: input should be a valid integer, unable to parse"),
+        (["-p", "categories", "mono"], "categories: input should be a valid list, not 'mono'"),
         (["99"], "no notebook '99'"),
     ],
 )

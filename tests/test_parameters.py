@@ -107,16 +107,19 @@ def test_text_is_read_by_the_declared_type(name, text, value, known):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("size", "[1", r"size: a whole number is needed, not '\[1'"),
-        ("size", "2.5", "size: a whole number is needed"),
-        ("size", True, "size: a whole number is needed, not True"),
-        ("size", "null", "size: a whole number is needed"),
-        ("eta", "much", "eta: a number is needed"),
-        ("interactive", "1", "interactive: True or False is needed"),
-        ("categories", "mono", r"categories: a list is needed, such as '\[mono\]'"),
+        ("size", "[1", r"size: .*integer.*, not '\[1'"),
+        ("size", "2.5", "size: .*integer"),
+        ("size", "null", "size: .*integer"),
+        ("eta", "much", "eta: .*number"),
+        ("interactive", "maybe", "interactive: .*boolean.*, not 'maybe'"),
+        (
+            "categories",
+            "mono",
+            r"categories: .*valid list, not 'mono'; a list is written '\[mono\]'",
+        ),
         ("categories", "[mono", "categories: not YAML"),
-        ("shots", "[a]", "shots: a whole number is needed, not 'a'"),
-        ("dataset", 5, "dataset: text is needed, not 5"),
+        ("shots", "[a]", "shots: .*integer.*, not 'a'"),
+        ("dataset", 5, "dataset: .*string, not 5"),
         ("datset", "x", "datset: unknown parameter; did you mean 'dataset'"),
     ],
 )

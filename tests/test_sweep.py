@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -85,14 +86,14 @@ def test_names_of_runs_are_told_apart_and_fit_a_file_system():
     ("text", "message"),
     [
         ("sead: [1, 2]", r"sead: unknown parameter; did you mean 'seed'\?"),
-        ("{x: [1, two], seed: 0.5}", r"seed: a whole .*not '0\.5'\n  x: a whole .*not 'two'"),
-        ("interactive: maybe", "interactive: True or False is needed, not 'maybe'"),
-        ("x: [[1, 2]]", r"x: a whole number is needed, not \['1', '2'\]"),
+        ("{x: [1, two], seed: 0.5}", r"seed: .*integer.*not '0\.5'\n  x: .*integer.*not 'two'"),
+        ("interactive: maybe", "interactive: .*boolean.*not 'maybe'"),
+        ("x: [[1, 2]]", r"x: .*integer, not \['1', '2'\]"),
         ("x: []", "x has an empty list of values"),
         ("[1, 2]", "a grid gives lists of values by parameter"),
-        ("x: 2024-01-01", "x: a whole number is needed, not '2024-01-01'"),
+        ("x: 2024-01-01", "x: .*integer.*, not '2024-01-01'"),
         ("x: [1", r"grid\.yaml: not YAML"),
-        ("categories: [mono]", r"categories: a list is needed, such as '\[mono\]'"),
+        ("categories: [mono]", "categories: .*list, not 'mono'"),
     ],
 )
 def test_a_grid_that_does_not_fit_starts_nothing(text, message, toy, tmp_path):
@@ -144,8 +145,8 @@ def test_text_on_the_command_line_is_text_or_a_list_of_it(text, values, toy, mon
 def test_the_projects_notebooks_declare_what_a_sweep_can_check(path):
     known = execution.declared(path)
     assert {"seed", "interactive"} < set(known)
-    assert all(parameter.kind is not None for parameter in known.values())
-    with pytest.raises(ValueError, match="seed: a whole number is needed, not 'one'"):
+    assert all(parameter.kind is not Any for parameter in known.values())
+    with pytest.raises(ValueError, match=r"seed: .*integer.*, not 'one'"):
         sweep.plan(path, {"seed": [1, "one"]})
 
 
