@@ -323,6 +323,19 @@ def test_bad_input_is_named(labels, scores, message):
             metric(labels, scores)
 
 
+def test_bootstrap_of_a_difference_is_paired():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 120)
+    scores = labels + rng.normal(size=120)
+    same = metrics.bootstrap_difference(labels, scores, 3 * scores + 1, repeats=50)
+    assert same["aupr"] == pytest.approx((0, 0, 0), abs=1e-12)
+    worse = scores + 1.5 * rng.normal(size=120)
+    found = metrics.bootstrap_difference(labels, scores, worse, repeats=200)
+    difference, low, high = found["aupr"]
+    assert 0 < low < difference < high
+    assert difference == pytest.approx(aupr(labels, scores) - aupr(labels, worse))
+
+
 def test_fractional_weights_are_those_of_samples():
     rng = np.random.default_rng(0)
     labels, scores = rng.random(80) < 0.3, rng.normal(size=80).round(1)

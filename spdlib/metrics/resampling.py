@@ -174,6 +174,40 @@ def image_counts(images: Iterable[tuple[Array, Array]], levels: Array) -> ImageC
     return ImageCounts(levels[::-1], *columns)
 
 
+def at_thresholds(
+    images: Iterable[tuple[Array, Array]], counts: Counts, low: float, high: float, number: int
+) -> Counts:
+    """Counts at some thresholds only, joined by straight lines, as VisA's script makes them.
+
+    Half of the thresholds are percentiles of the anomalous scores, half are evenly spaced
+    between their ends; a pixel is flagged above a threshold, not at it.
+
+    Args:
+        images: Scores and labels of each image.
+        counts: The exact counts of them.
+        low: Lowest of all scores.
+        high: Highest.
+        number: How many thresholds; two more lie outside all scores.
+    """
+    found = np.repeat(counts.thresholds, counts.positives).astype(float)
+    half = number // 2
+    levels = np.concatenate([
+        np.percentile(found, np.linspace(0, 100, half)),
+        np.linspace(found.min(), found.max(), half), [low - 1e-8, high + 1e-8],
+    ])  # fmt: skip
+    one = image_counts(images, np.unique(np.nextafter(levels, np.inf)))
+    coarse = one.counts(np.ones((1, len(one.negatives))))
+    at_or_above = coarse.at_or_above[0]
+    return Counts(
+        thresholds=coarse.thresholds,
+        positives=coarse.positives[0],
+        above=np.append(0, at_or_above[:-1]),
+        at_or_above=at_or_above,
+        negative_total=coarse.negative_total[0, 0],
+        overlap=None if coarse.overlap is None else coarse.overlap[0],
+    )
+
+
 def _at_levels(score: Array, truth: Array, levels: Array) -> tuple[Array | None, ...]:
     shares, score, truth = region_shares(truth), score.ravel(), truth.ravel()
     low = np.searchsorted(levels, score, "right") - 1  # the highest level not above it
