@@ -67,11 +67,11 @@ def test_masks_are_found_inside_a_whole_data_set(tmp_path):
     for image in ("train/good/000.png", "test/good/000.png", "test/cut/000.png"):
         write_map(tmp_path / "masks/screw" / image, np.full(SHAPE, 90, np.uint8))
     expected = maps.find(tmp_path / "maps", tmp_path / "masks")
-    for pair in expected:
+    for pair in expected.itertuples():
         assert (pair.mask is None) == ("good" in pair.path.parts)
     # One category's own folders do as well.
     inner = maps.find(tmp_path / "maps/screw/test", tmp_path / "masks/screw/ground_truth")
-    assert inner == expected
+    assert inner.equals(expected)
 
 
 @pytest.mark.parametrize("ending", [".npy", ".png"])
@@ -135,7 +135,7 @@ def test_resized_maps_are_measured_at_the_size_of_their_masks(tmp_path):
         write_map(path, 255 * larger[number].view("u1"))
     pairs = maps.find(tmp_path / "maps", tmp_path / "masks")
     with pytest.raises(
-        ValueError, match="000.tiff: the map is 30 x 24, its mask 60 x 48; --resize"
+        ValueError, match=r"000.tiff: the map is 30 x 24, its mask 60 x 48; --resize"
     ):
         cli.measure(pairs)
     rows = cli.measure(pairs, resize=True, repeats=0).set_index(["task", "metric"]).value

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(
-    pairs: list[maps.Pair],
+    pairs: pd.DataFrame,
     resize: bool = False,
     limit: float = LIMIT,
     repeats: int = 1000,
@@ -69,37 +69,29 @@ def measure(
         ValueError: As for :func:`spdlib.metrics.maps.scan`.
     """
     check_limit(limit)
-    readings, parts = maps.scan(pairs, resize), []
-    for category in track(readings.categories, "measuring", "categories"):
-        own = readings.of(category)
-        labels, scores = ([getattr(s, name) for s in own.seen] for name in ("label", "score"))
-        if not all(labels):
-            spread = bootstrap(labels, scores, repeats, seed=seed) if repeats else None
-            parts.append(_rows(evaluate(labels, scores), spread, category, IMAGES))
-        counts = _count(own)
-        spread = _spread(own, counts, limit, repeats, seed) if repeats else None
+    parts, by_category = [], maps.scan(pairs, resize).groupby("category", sort=False)
+    for category, rows in track(by_category, "measuring", "categories"):
+        if not rows.label.all():
+            spread = bootstrap(rows.label, rows.score, repeats, seed=seed) if repeats else None
+            parts.append(_rows(evaluate(rows.label, rows.score), spread, category, IMAGES))
+        counts = _count(rows)
+        spread = None
+        if repeats:
+            images = image_counts(maps.read(rows), thinned(counts.thresholds[::-1]))
+            drawn = images.weighted(intervals.draws(len(rows), repeats, seed), limit)
+            spread = {name: intervals.percentile(values) for name, values in drawn.items()}
         parts.append(_rows(from_counts(counts, limit), spread, category, PIXELS))
         if thresholds:
-            ends = min(s.low for s in own.seen), max(s.score for s in own.seen)
-            coarse = from_counts(at_thresholds(own, counts, *ends, thresholds), limit)
-            parts.append(_rows(coarse, None, category, f"{PIXELS}, {thresholds} thresholds"))
+            ends = rows.low.min(), rows.score.max()
+            coarse = at_thresholds(maps.read(rows), counts, *ends, thresholds)
+            task = f"{PIXELS}, {thresholds} thresholds"
+            parts.append(_rows(from_counts(coarse, limit), None, category, task))
     return pd.concat(parts, ignore_index=True)
 
 
-def _count(readings: maps.Readings) -> Counts:
-    ours, theirs = itertools.tee(readings)  # gone through side by side: one pair waits at most
+def _count(rows: pd.DataFrame) -> Counts:
+    ours, theirs = itertools.tee(maps.read(rows))  # gone through side by side: one pair waits
     return count_pixels((values for values, _ in ours), (truth for _, truth in theirs))
-
-
-def _spread(
-    readings: maps.Readings, counts: Counts, limit: float, repeats: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    weights = intervals.draws(len(readings.pairs), repeats, seed)
-    images = image_counts(readings, thinned(counts.thresholds[::-1]))
-    return {
-        name: intervals.percentile(values)
-        for name, values in images.weighted(weights, limit).items()
-    }
 
 
 def _rows(found: Metrics, spread: dict | None, category: str, task: str) -> pd.DataFrame:

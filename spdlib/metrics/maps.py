@@ -8,13 +8,12 @@ own words are left out: ``screw/test/scratch/000.tiff`` and
 ``000.npy`` and ``000.png``. Maps in a folder ``good`` or ``normal`` need no mask.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from spdlib.datasets.files import images_in
@@ -30,44 +29,12 @@ MASKS = {"ground_truth", "masks"}
 WORDS = {"test", "data", "images", "anomaly", "bad", *MASKS}
 
 
-class Pair(NamedTuple):
-    """A map and its mask.
-
-    Attributes:
-        path: The map's file.
-        mask: The mask's file; None for a normal image.
-        category: The object.
-        anomalous: Whether its folder says that the image is; None if only the mask tells.
-    """
-
-    path: Path
-    mask: Path | None
-    category: str
-    anomalous: bool | None
-
-
-class Seen(NamedTuple):
-    """What a first reading of a pair tells.
-
-    Attributes:
-        score: The map's maximum, which is the image's score.
-        low: Its minimum.
-        label: Whether the image is anomalous, 0 or 1.
-        shape: Of the mask, (H, W); None without a mask.
-        dtype: Of the map.
-        marked: Whether some, and whether all of the mask is set.
-    """
-
-    score: float
-    low: float
-    label: int
-    shape: tuple[int, ...] | None
-    dtype: np.dtype
-    marked: tuple[bool, bool]
-
-
-def find(maps: str | Path, masks: str | Path) -> list[Pair]:
+def find(maps: str | Path, masks: str | Path) -> pd.DataFrame:
     """The maps below a folder with the masks below another, in the order of their paths.
+
+    Returns:
+        A row a map: ``path``; ``mask``, its file, None for a normal image; ``category``, the
+        object; ``anomalous``, whether its folder says so, None if only the mask tells.
 
     Raises:
         FileNotFoundError: A folder is not there.
@@ -80,86 +47,67 @@ def find(maps: str | Path, masks: str | Path) -> list[Pair]:
     found = sorted(path for path in maps.rglob("*") if path.suffix.lower() in ENDINGS)
     if not found:
         raise ValueError(f"{maps} holds no maps ({', '.join(ENDINGS)})")
-    inside = [path.relative_to(maps) for path in found]
-    depths = [depth for path in inside if (depth := _depth(path)) is not None]
-    by_place = {_place(path.relative_to(masks)): path for path in _mask_files(masks)}
-    pairs = [
-        Pair(path, by_place.get(_place(place)), *_kind(place, min(depths, default=None), maps))
-        for path, place in zip(found, inside, strict=True)
-    ]
-    refuse(
-        f"{pair.path}: there is no mask {'/'.join(_place(place))} in {masks}; a normal image lies "
+    by_place = {_place(path, masks): path for path in _mask_files(masks)}
+    depth = min((d for path in found if (d := _depth(path, maps)) is not None), default=None)
+    rows = [(path, by_place.get(_place(path, maps)), *_kind(path, maps, depth)) for path in found]
+    _refuse(
+        f"{path}: there is no mask {'/'.join(_place(path, maps))} in {masks}; a normal image lies "
         "in a folder `good`, or has a black mask"
-        for pair, place in zip(pairs, inside, strict=True)
-        if pair.mask is None and pair.anomalous is not False
+        for path, mask, _, anomalous in rows
+        if mask is None and anomalous is not False
     )
-    return pairs
+    return pd.DataFrame(rows, columns=["path", "mask", "category", "anomalous"], dtype=object)
 
 
-def scan(pairs: Sequence[Pair], resize: bool = False) -> "Readings":
+def scan(pairs: pd.DataFrame, resize: bool = False) -> pd.DataFrame:
     """Reads all once, one after the other, so that what is wrong is known before any work.
 
     Args:
         pairs: As :func:`find` makes them.
         resize: Whether a map may be of another size than its mask.
 
+    Returns:
+        The rows, with the map's ``score`` (its maximum), ``low`` (its minimum) and ``precision``,
+        the image's ``label``, 0 or 1, ``height`` and ``width`` that the map is measured at, and
+        whether ``some`` or the ``whole`` of the mask is set.
+
     Raises:
         ValueError: Files do not decode, hold NaN or more than one channel, differ in size from
             their masks, or a category lacks anomalous or normal pixels; names them.
     """
     seen, problems = [], []
-    for pair in track(pairs, "reading", "maps"):
+    for pair in track(list(pairs.itertuples()), "reading", "maps"):
         try:
             seen.append(_look(pair, resize))
         except ValueError as error:
             problems.append(str(error))
-    refuse(problems)
-    readings = Readings(pairs, seen, resize)
-    for category in readings.categories:
-        some, whole = zip(*(s.marked for s in readings.of(category).seen), strict=True)
-        if not any(some):
+    _refuse(problems)
+    found = pairs.join(pd.DataFrame(seen, pairs.index))
+    for category, rows in found.groupby("category", sort=False):
+        masked = rows["mask"].notna()
+        if resize and masked.any():  # without masks: the size that most masks have
+            usual = rows.loc[masked, ["height", "width"]].mode().iloc[0]
+            found.loc[rows.index[~masked], ["height", "width"]] = usual.to_numpy()
+        if not rows.some.any():
             problems.append(f"{category}: no mask holds an anomaly")
-        if all(whole):
+        if rows.whole.all():
             problems.append(f"{category}: no mask leaves anything normal")
-    refuse(problems)
-    return readings
+    _refuse(problems)
+    return found
 
 
-@dataclass
-class Readings:
-    """Pairs that are read from disk each time they are gone through: map, mask (bool).
+def read(rows: pd.DataFrame) -> Iterator[tuple[Array, Array]]:
+    """Maps and masks (bool) of what :func:`scan` has seen, pair by pair, of one dtype.
 
-    Attributes:
-        pairs: What is read.
-        seen: As :func:`scan` returns it.
-        resize: Whether maps are brought to the size of their masks, bilinearly; those of normal
-            images without a mask to the size that most masks have.
+    Maps of another size are brought to that of their masks, bilinearly.
     """
-
-    pairs: Sequence[Pair]
-    seen: Sequence[Seen]
-    resize: bool = False
-
-    def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        dtype = np.result_type(*(s.dtype for s in self.seen))
-        (usual, _), *_ = Counter(s.shape for s in self.seen if s.shape).most_common(1)
-        for pair, s in zip(self.pairs, self.seen, strict=True):
-            values = read_map(pair.path)
-            if self.resize and values.shape != (s.shape or usual):
-                values = _resized(values, s.shape or usual)
-            truth = read_mask(pair.mask).numpy() if pair.mask else np.zeros(values.shape, bool)
-            yield values.astype(dtype), truth
-
-    @property
-    def categories(self) -> list[str]:
-        """Categories, in the order of the pairs."""
-        return list(dict.fromkeys(pair.category for pair in self.pairs))
-
-    def of(self, category: str) -> "Readings":
-        """Those of one category."""
-        chosen = [i for i, pair in enumerate(self.pairs) if pair.category == category]
-        pairs, seen = ([part[i] for i in chosen] for part in (self.pairs, self.seen))
-        return Readings(pairs, seen, self.resize)
+    dtype = np.result_type(*rows.precision)
+    for row in rows.itertuples():
+        values = read_map(row.path)
+        if values.shape != (row.height, row.width):
+            image = Image.fromarray(values.astype(np.float32))
+            values = np.asarray(image.resize((row.width, row.height), Image.Resampling.BILINEAR))
+        yield values.astype(dtype), _truth(row, values)
 
 
 def read_map(path: str | Path) -> Array:
@@ -197,7 +145,7 @@ def write_map(path: str | Path, values: Array) -> None:
             Image.fromarray(values).save(file, Image.registered_extensions()[ending])
 
 
-def refuse(problems: Any, shown: int = 10) -> None:
+def _refuse(problems: Iterable[str], shown: int = 10) -> None:
     """Raises a ValueError that names the first problems, if there are any."""
     problems = list(problems)
     if problems:
@@ -205,53 +153,51 @@ def refuse(problems: Any, shown: int = 10) -> None:
         raise ValueError("\n".join([*problems[:shown], *more]))
 
 
-def _resized(values: Array, shape: tuple[int, ...]) -> Array:
-    image = Image.fromarray(values.astype(np.float32))
-    return np.asarray(image.resize(shape[::-1], Image.Resampling.BILINEAR))
-
-
-def _look(pair: Pair, resize: bool) -> Seen:
+def _look(pair: Any, resize: bool) -> dict[str, Any]:
     values = read_map(pair.path)
-    truth = read_mask(pair.mask).numpy() if pair.mask else np.zeros(values.shape, bool)
+    truth = _truth(pair, values)
     if truth.shape != values.shape and not resize:
         sizes = ["{} x {}".format(*shape[::-1]) for shape in (values.shape, truth.shape)]
         raise ValueError(
             f"{pair.path}: the map is {sizes[0]}, its mask {sizes[1]}; --resize brings maps to "
             "the size of their masks"
         )
-    label = int(truth.any() or bool(pair.anomalous))
-    shape = truth.shape if pair.mask else None
-    ends = float(values.max()), float(values.min())
-    return Seen(*ends, label, shape, values.dtype, (bool(truth.any()), bool(truth.all())))
+    return {
+        "score": values.max(), "low": values.min(), "precision": values.dtype,
+        "label": int(truth.any() or bool(pair.anomalous)), "height": truth.shape[0],
+        "width": truth.shape[1], "some": truth.any(), "whole": truth.all(),
+    }  # fmt: skip
+
+
+def _truth(pair: Any, values: Array) -> Array:
+    return read_mask(pair.mask).numpy() if pair.mask else np.zeros(values.shape, bool)
 
 
 def _mask_files(folder: Path) -> list[Path]:
     """The images below a folder; of a whole data set, those among its masks."""
     files = images_in(folder, deep=True)
-    marked = [path for path in files if MASKS & set(_parents(path.relative_to(folder)))]
-    return marked or files
+    return [path for path in files if MASKS & set(_parents(path, folder))] or files
 
 
-def _parents(path: Path) -> list[str]:
-    return [part.lower() for part in path.parts[:-1]]
+def _parents(path: Path, root: Path) -> list[str]:
+    return [part.lower() for part in path.relative_to(root).parts[:-1]]
 
 
-def _place(path: Path) -> tuple[str, ...]:
-    parents = (part for part in path.parts[:-1] if part.lower() not in WORDS)
+def _place(path: Path, root: Path) -> tuple[str, ...]:
+    parents = (part for part in path.relative_to(root).parts[:-1] if part.lower() not in WORDS)
     return (*parents, path.stem.removesuffix("_mask"))
 
 
-def _depth(path: Path) -> int | None:
+def _depth(path: Path, root: Path) -> int | None:
     """How many folders come before the first that is a word of the layouts."""
-    parents = _parents(path)
-    return next((i for i, part in enumerate(parents) if part in WORDS | NORMAL), None)
+    known = (i for i, part in enumerate(_parents(path, root)) if part in WORDS | NORMAL)
+    return next(known, None)
 
 
-def _kind(place: Path, depth: int | None, root: Path) -> tuple[str, bool | None]:
+def _kind(path: Path, root: Path, depth: int | None) -> tuple[str, bool | None]:
     """A map's category, and whether its folder says that it is anomalous."""
-    category = "/".join(place.parts[:-1][:depth])
+    category = "/".join(path.relative_to(root).parts[:-1][:depth])
     if not category:
         names = [name for name in root.resolve().parts if name.lower() not in WORDS | NORMAL]
         category = names[-1]
-    anomalous = None if depth is None else not NORMAL & set(_parents(place)[depth:])
-    return category, anomalous
+    return category, None if depth is None else not NORMAL & set(_parents(path, root)[depth:])

@@ -196,19 +196,10 @@ def aupro(
 
 def from_counts(counts: Counts, limit: float = LIMIT) -> Metrics:
     """All metrics that follow from the counts."""
-    best = counts.max_f1()
-    return Metrics(
-        auroc=counts.auroc(),
-        aupr=counts.aupr(),
-        average_precision=counts.average_precision(),
-        max_f1=best.f1,
-        threshold=best.threshold,
-        precision=best.precision,
-        recall=best.recall,
-        positives=int(counts.positive_total[0]),
-        negatives=int(counts.negative_total),
-        aupro=None if counts.overlap is None else counts.aupro(limit),
-    )
+    areas = counts.auroc(), counts.aupr(), counts.average_precision()
+    totals = int(counts.positive_total[0]), int(counts.negative_total)
+    overlap = None if counts.overlap is None else counts.aupro(limit)
+    return Metrics(*areas, *counts.max_f1(), *totals, overlap)
 
 
 def check_limit(limit: float) -> None:
