@@ -1,7 +1,8 @@
 """Anomaly detectors on top of an encoder, by name: to add one, add a record here.
 
 A detector is made from an encoder, has ``fit(batches)`` for normal images and
-``score(batches)``, which returns anomaly maps (N, H, W) and image scores (N,), on the CPU.
+``score(batches)``, which returns anomaly maps (N, H, W) and image scores (N,), on the CPU. With
+``extend(batches)``, if it has that, it learns further images as if they had been there before.
 """
 
 from collections.abc import Callable

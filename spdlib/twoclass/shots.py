@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from torch.utils.data import DataLoader
 
-from spdlib import metrics, results
+from spdlib import intervals, metrics, results
 from spdlib.datasets.protocols import FEW_SHOT, few_shot, high_shot
 from spdlib.encoders import Encoder
 from spdlib.padim import PaDiM
@@ -216,7 +216,7 @@ def curve(rows: pd.DataFrame, metric: str = "AU-PR") -> pd.DataFrame:
         for name in rows.protocol.str.split("2-class ").str[-1]
     ]
     by = ["method", "shots"]
-    found = paired.over_draws(rows, by)
+    found = intervals.of_means(rows, by)
     own = rows.groupby(by, sort=False)[["low", "high"]].first().reset_index()
     for end in ("low", "high"):
         found[end] = found[end].fillna(own[end].astype(float))
@@ -250,7 +250,7 @@ def gaps(
     truth, reference = found[baseline][None, 0][:2]
     for method in found.keys() - {baseline}:
         scores = found[method][None, 0].scores
-        ends = paired.bootstrap_difference(truth, scores, reference, repeats=repeats, seed=seed)
+        ends = metrics.bootstrap_difference(truth, scores, reference, repeats, seed=seed)["aupr"]
         case = {"protocol": protocol_name(None), "method": method}
         parts.append(pd.DataFrame([case | dict(zip(("mean", "low", "high"), ends, strict=True))]))
     table = pd.concat(parts, ignore_index=True)[["protocol", "method", "mean", "low", "high"]]
