@@ -11,7 +11,6 @@ processes see the views that one would.
 import signal
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +21,13 @@ import pytorch_lightning as pl
 import torch
 from lightly.utils.lars import LARS
 from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from spdlib.encoders import Encoder, load_encoder, save_encoder
-from spdlib.objectives import METHODS, Objective, SpdCosine, SpdCrossEntropy
+from spdlib.methods import METHODS, StrongView
+from spdlib.objectives import Objective, SpdCosine, SpdCrossEntropy
 from spdlib.paths import dataset_name, replacing, show
 from spdlib.pretraining import checkpoints
 from spdlib.pretraining.batches import Images, Order, decode, generator, seed_of
@@ -36,7 +36,7 @@ from spdlib.pretraining.monitors import collapse, spot_the_difference, spread
 from spdlib.pretraining.presets import Settings
 from spdlib.progress import Bar, quiet_lightning
 from spdlib.smoothblend import CutPaste, SmoothBlend
-from spdlib.views import StrongView, View, WeakView, plain_view
+from spdlib.views import WHOLE, Share, WeakView, spd_triplet
 
 __all__ = ["Pretraining", "Views", "decode", "export", "objective", "pretrain", "starting_encoder"]
 
@@ -56,12 +56,10 @@ class Views:
 
     Args:
         settings: Which views, of what size.
-        shares: In how many a batch is cut, by processes and by gradient accumulation. What
-            happens to an image is drawn for the whole batch, so it does not depend on the cut.
     """
 
-    def __init__(self, settings: Settings, shares: int = 1):
-        self.settings, self.shares = settings, shares
+    def __init__(self, settings: Settings):
+        self.settings = settings
         self.strong = StrongView(settings.method, settings.size)
         self.weak = WeakView(settings.size)
         blend = SmoothBlend if settings.blend == "smoothblend" else CutPaste
@@ -69,8 +67,8 @@ class Views:
 
     @torch.no_grad()
     def __call__(
-        self, images: Tensor, count: int, generator: torch.Generator, share: int = 0
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor, Tensor] | None]:
+        self, images: Tensor, count: int, generator: torch.Generator, share: Share = WHOLE
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
         """``count`` strong views, and the triplet (None if eta is 0).
 
         Args:
@@ -82,51 +80,28 @@ class Views:
         # Views are made as they are whatever the precision of the network's step.
         with torch.autocast(images.device.type, enabled=False):
             images = images.float() / 255
-
-            def view(kind: View) -> Tensor:
-                draw = kind.draw(len(images) * self.shares, images.shape[-2:], generator)
-                return kind.apply_draw(images, self._cut(draw, share))
-
-            strong = tuple(view(self.strong) for _ in range(count))
+            strong = tuple(self.strong(images, generator, share) for _ in range(count))
             if not self.settings.eta:
                 return strong, None
-            positive = view(self.weak)
-            negative = view(self.weak) if self.settings.independent_views else positive.clone()
-            size = tuple(negative.shape[-2:])
-            draw = self.blend.draw(len(images) * self.shares, size, generator)
-            negative = self.blend.blend(negative, self._cut(draw, share), inplace=True)
-            return strong, (plain_view(images, self.settings.size), positive, negative)
-
-    def _cut(self, draw: Any, share: int) -> Any:
-        parts = {k: v.chunk(self.shares) for k, v in vars(draw).items() if torch.is_tensor(v)}
-        return replace(draw, **{name: part[share] for name, part in parts.items()})
+            independent = self.settings.independent_views
+            return strong, spd_triplet(images, self.weak, self.blend, generator, independent, share)
 
 
 def objective(encoder: Encoder, settings: Settings, classes: int = 0) -> Objective:
-    """What settings ask to optimise; its heads are initialised from torch's global state.
+    """Baseline and SPD loss as settings say; heads are initialised from torch's global state.
 
     Args:
-        encoder: What is trained.
+        encoder: The network to train.
         settings: Method, eta, and what they need.
         classes: How many the supervised method tells apart.
     """
-    s = settings
-    options = {
-        "simsiam": {"stop_gradient": s.stop_gradient},
-        "moco": {
-            "queue": s.queue,
-            "key_momentum": s.key_momentum,
-            "temperature": s.temperature,
-        },
-        "simclr": {"temperature": s.temperature},
-        "supervised": {"classes": classes},
-    }[s.method]
-    baseline = METHODS[s.method](encoder, **options)
-    if not s.eta:
-        return Objective(baseline)
-    if s.spd == "cosine":
-        return Objective(baseline, SpdCosine(s.fixed_anchor, s.joint_triplet), s.eta)
-    return Objective(baseline, SpdCrossEntropy(encoder.feature_dim, s.joint_triplet), s.eta)
+    method, values = METHODS[settings.method], settings.model_dump() | {"classes": classes}
+    baseline = method.baseline(encoder, **{name: values[name] for name in method.needs})
+    if settings.spd == "cosine":
+        spd: nn.Module = SpdCosine(settings.fixed_anchor, settings.joint_triplet)
+    else:
+        spd = SpdCrossEntropy(encoder.feature_dim, settings.joint_triplet)
+    return Objective(baseline, spd, settings.eta)
 
 
 class Pretraining(pl.LightningModule):
@@ -189,7 +164,7 @@ class Pretraining(pl.LightningModule):
             )
         if trainer.world_size > 1:
             synchronise(self, trainer.strategy.root_device.type)
-        self.views = Views(self.settings, shares)
+        self.views, self.shares = Views(self.settings), shares
 
     def train_dataloader(self) -> DataLoader:
         order = Order(
@@ -254,7 +229,8 @@ class Pretraining(pl.LightningModule):
         # For networks that draw, e.g. for dropout: as reproducible as the views.
         torch.manual_seed(seed_of(*key, share))
         count = self.objective.baseline.views
-        strong, triplet = self.views(batch["images"], count, generator(*key), share)
+        part = Share(share, self.shares)
+        strong, triplet = self.views(batch["images"], count, generator(*key), part)
         if self.dtype != torch.float32:  # "64-true" and the like
             strong = tuple(view.to(self.dtype) for view in strong)
             triplet = triplet and tuple(view.to(self.dtype) for view in triplet)
@@ -446,12 +422,12 @@ def pretrain(
         )
     if held_out is not None and len(held_out) < 2:
         raise ValueError("held_out: one image; at least two are needed, or None for no watch")
-    if settings.method == "supervised" and samples.classes < 2:
+    if "classes" in METHODS[settings.method].needs and samples.classes < 2:
         raise ValueError(
-            "labels: supervised pretraining needs at least two classes (a table's categories, "
-            "which for a folder of images are the names of its subfolders)"
+            f"labels: {settings.method} pretraining needs at least two classes (a table's "
+            "categories, which for a folder of images are the names of its subfolders)"
         )
-    if settings.method == "moco" and settings.queue > len(samples):
+    if "queue" in METHODS[settings.method].needs and settings.queue > len(samples):
         fits = len(samples) // settings.batch_size * settings.batch_size
         warnings.warn(
             f"queue: {settings.queue:,} keys of {len(samples):,} images; many are of the image "
