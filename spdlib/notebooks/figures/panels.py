@@ -192,8 +192,9 @@ def legend(fig: Figure, keys: Axes | Sequence[Artist], loc: str = "outside upper
     handles = keys.get_legend_handles_labels()[0] if isinstance(keys, Axes) else keys
     named = {handle.get_label(): handle for handle in handles}
     if named:
-        fits = int(125 / (6 + max(map(len, named))))
-        fig.legend(named.values(), named, loc=loc, ncols=min(len(named), max(1, fits)))
+        lengths = [6 + len(label) for label in named]
+        fits = len(named) if sum(lengths) < 130 else max(1, 130 // max(lengths))
+        fig.legend(named.values(), named, loc=loc, ncols=fits)
 
 
 def key(label: str, linestyle: str = "", **look: Any) -> Line2D:
@@ -259,9 +260,9 @@ def intervals(
     return fig
 
 
-def name_rows(ax: Axes, names: Sequence[str], **text: Any) -> None:
+def name_rows(ax: Axes, names: Sequence[str], width: int = 48, **text: Any) -> None:
     """Names rows at heights 0, 1, ..., the first on top."""
-    ax.set_yticks(range(len(names)), [words(name, 48) for name in names], **text)
+    ax.set_yticks(range(len(names)), [words(name, width) for name in names], **text)
     ax.set_ylim(len(names) - 0.5, -0.7)
 
 
