@@ -202,8 +202,8 @@ def test_a_known_name_stays_one_beside_a_folder_that_is_called_so(project, tmp_p
 
 def test_a_parameter_goes_to_the_notebooks_that_have_it(project, tmp_path):
     assert notebooks.main(["run", "-p", "dataset", "no", "-p", "size", "96"]) == 0
-    place = str(tmp_path / "no")
-    assert [given for _, given in project] == [{"dataset": place, "size": 96}, {"dataset": place}]
+    assert [given for _, given in project] == [{"dataset": "no", "size": 96}, {"dataset": "no"}]
+    assert project[0][0] == tmp_path / "runs" / "no" / "03_looks.ipynb"
 
 
 @pytest.mark.parametrize(

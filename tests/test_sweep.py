@@ -119,6 +119,18 @@ def test_runs_that_are_the_same_are_planned_once(toy):
     assert [run.setting for run in runs] == [{}, {"x": 2}]
 
 
+def test_runs_read_the_encoders_of_their_own_data_set(tmp_path, monkeypatch):
+    monkeypatch.delenv("SPDLIB_RUNS", raising=False)
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    notebook = write_notebook(tmp_path / "n.ipynb", parameters='dataset: str = "elpv"\nx: int = 1')
+    runs = tmp_path / "runs"
+    one, two = sweep.plan(notebook, {"dataset": ["elpv", "/parts"]})
+    assert (one.encoders, two.encoders) == (runs / "encoders", runs / "parts" / "encoders")
+    assert one.folder.parent == two.folder.parent == runs / "sweeps" / "n"
+    (alone,) = sweep.plan(notebook, {"dataset": "/parts"})
+    assert alone.folder.parent == runs / "parts" / "sweeps" / "n"
+
+
 @pytest.mark.parametrize(
     ("text", "values"),
     [

@@ -19,8 +19,6 @@ from pathlib import Path
 import nbformat
 
 from spdlib import execution, paths
-from spdlib.datasets import load
-from spdlib.datasets.registry import NAMES
 from spdlib.execution import Values, digest, errors, find
 from spdlib.settings import unknown
 
@@ -132,8 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _located(dataset: str) -> str:
-    """A data set for a kernel, whatever its working directory: a known name, or a whole path."""
+def _looked_at(dataset: str, categories: list[str] | None) -> str:
+    """A data set that can be loaded, by its name or, for any working directory, its whole path."""
+    from spdlib.datasets import load  # here: it takes seconds, and a sweep's runs do not need it
+    from spdlib.datasets.registry import NAMES
+
+    load(dataset, categories)
     folder = Path(dataset).expanduser()
     return dataset if dataset in NAMES or not folder.exists() else str(folder.resolve())
 
@@ -153,12 +155,9 @@ def main(arguments: list[str] | None = None) -> int:
             given["categories"] = asked.categories
         if asked.dataset is not None:
             given["dataset"] = asked.dataset
-        if "dataset" in given:
-            given["dataset"] = _located(given["dataset"])
-        notebooks = plan(asked.names, given)
-        if asked.dataset is not None:
-            load(given["dataset"], asked.categories)
-        run(notebooks, paths.runs(given.get("dataset")), asked.verbose)
+            plan(asked.names, given)  # what is misspelt is said before anything is read
+            given["dataset"] = _looked_at(asked.dataset, asked.categories)
+        run(plan(asked.names, given), paths.runs(given.get("dataset")), asked.verbose)
     except (OSError, RuntimeError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
