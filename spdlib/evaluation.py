@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from spdlib import intervals, metrics, results
 from spdlib.datasets import SampleImages, dataset_name
-from spdlib.datasets.defects import paint
+from spdlib.datasets.defects import painted
 from spdlib.datasets.protocols import one_class
 from spdlib.datasets.registry import NAMES, load
 from spdlib.detectors import DETECTORS
@@ -70,10 +70,10 @@ def samples(
     """
     # Split and painted defects are the same whatever a notebook's seed: encoders may have been
     # pretrained on the training images of this split.
-    table = one_class(load(dataset, categories))
-    _check_enough(table, dataset)
-    names = categories or sorted(table.category.unique())
-    parts = [_tasks(rows) for _, rows in table.groupby("category", sort=False)]
+    loaded = one_class(load(dataset, categories))
+    _check_enough(loaded, dataset)
+    names = categories or sorted(loaded.category.unique())
+    parts = [_tasks(rows) for _, rows in loaded.groupby("category", sort=False)]
     table = pd.concat(parts, ignore_index=True)
     kinds = ["category", "split", "label", "painted"]
     shuffled = table.groupby(kinds, sort=False).sample(frac=1, random_state=0)
@@ -81,6 +81,7 @@ def samples(
     most = shuffled.split.map({"train": train_images, "test": test_images}).fillna(np.inf)
     used = (shuffled.split == "train") | shuffled.detection | shuffled.segmentation
     kept = shuffled[used & (number < most)].sort_index()
+    kept.attrs = loaded.attrs  # what loading has to say, for the check of the files
     # Categories in the order asked for; within one, in the data set's.
     order = [categories] if isinstance(categories, str) else list(names)
     return kept.sort_values(
@@ -149,9 +150,9 @@ def _tasks(rows: pd.DataFrame) -> pd.DataFrame:
         return rows.assign(detection=test, segmentation=test & masked, painted=False)
     if (test & normal).sum() < 2:
         return rows.assign(detection=test, segmentation=False, painted=False)
-    both = painted(rows)
-    drawn = both[both.label == 1].assign(painted=True, segmentation=True)
-    clean = rows.path.isin(both.path)
+    with_painted = painted(rows)
+    drawn = with_painted[with_painted.label == 1].assign(painted=True, segmentation=True)
+    clean = rows.path.isin(with_painted.path)
     # Without real anomalies the painted ones are looked for among the images left clean.
     detection = test & (clean if normal.all() else True)
     rows = rows.assign(detection=detection, segmentation=test & clean, painted=False)
@@ -560,9 +561,3 @@ def cases(found: Evaluation, category: str, method: str, count: int = 3) -> dict
 def provenance(encoders: Mapping[str, Encoder]) -> dict[str, dict[str, Any]]:
     """How each encoder's weights were made, for a file of results."""
     return {method: copy.deepcopy(encoder.provenance) for method, encoder in encoders.items()}
-
-
-def painted(rows):  # temporary, until the data sets offer it
-    normal = rows[(rows.split == "test") & (rows.label == 0)]
-    drawn = normal.sample(frac=0.5, random_state=0).sort_index()
-    return pd.concat([normal.drop(drawn.index), paint(drawn)], ignore_index=True)
