@@ -156,9 +156,9 @@ def test_good_parts_only_are_measured_on_painted_ones_and_it_is_said(tmp_path, p
     assert "good parts only" in evaluation.caveats(table)[0]
 
 
-@pytest.mark.parametrize(("normal", "anomaly"), [(0, 3), (1, 3), (2, 3), (4, 0)])
+@pytest.mark.parametrize(("normal", "anomaly"), [(0, 3), (1, 3), (2, 3), (3, 0)])
 def test_too_few_normal_images_are_named_before_any_work(tmp_path, painted_here, normal, anomaly):
-    with pytest.raises(ValueError, match=r"screws.*(two|three) are needed"):
+    with pytest.raises(ValueError, match=r"screws.*two"):
         evaluation.samples(str(parts(tmp_path / "screws", normal, anomaly)))
 
 
