@@ -16,6 +16,7 @@ from spdlib.datasets.reading import (
 )  # fmt: skip
 
 SHALLOW = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".gif", ".webp", ".avif")
+PNG = b"\x89PNG\r\n\x1a\n"  # so a PNG begins; its 25th byte is the depth
 LOOKED_AT = 200  # images of a category from which the depth is taken
 AT_ONCE = 64  # megapixels in memory
 
@@ -49,9 +50,13 @@ def _is_deep(path: str) -> bool:
     if Path(path).suffix.lower() in SHALLOW:
         return False
     try:
+        with open(path, "rb") as file:
+            start = file.read(25)
+        if start.startswith(PNG):
+            return start[24] > 8
         with opened(path) as image:
             return is_deep(image)
-    except ValueError:
+    except (OSError, ValueError, IndexError):
         return False
 
 

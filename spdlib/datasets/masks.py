@@ -36,13 +36,15 @@ def match_masks(
     used: set[Path] = set()
     problems = []
     # From the category on, within the type of defect, or in no folder; and so on.
+    known = [(path, folder, path in images) for path, folder in (images | normal).items()]
+    names = {path: (path.stem, path.name) for path, _, _ in known}
     ways = product((0, 1, None), (str, str.casefold), (False, True), (True, False))
     for depth, fold, bare, whole in ways:
         named, given = defaultdict(list), defaultdict(list)
-        for image, folder in (images | normal).items():
-            if image in images or (depth is not None and folder[depth:]):
-                name = fold(image.name if whole else image.stem)
-                named[fold("/".join(_from(folder, depth))), name].append(image)
+        for image, folder, anomalous in known:
+            if anomalous or (depth is not None and folder[depth:]):
+                place = fold("/".join(_from(folder, depth)))
+                named[place, fold(names[image][whole])].append(image)
         for mask in masks.keys() - used:
             folder = fold("/".join(masks[mask] if depth is not None else ()))
             given[folder, fold(plain(mask.stem) if bare else mask.stem)].append(mask)
