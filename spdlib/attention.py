@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spdlib.encoders import Encoder
+from spdlib.intervals import of_resampled_mean
 from spdlib.metrics import aupr, average_precision
 
 # A distance below this is that of an image to itself; float32 features differ by far more.
@@ -347,25 +348,12 @@ def summarise(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
             **dict(zip([by] if isinstance(by, str) else by, np.atleast_1d(key), strict=True)),
             "measure": measure,
             "mean": values.mean(),
-            **dict(zip(("low", "high"), interval(values), strict=True)),
+            **dict(zip(("low", "high"), of_resampled_mean(values), strict=True)),
             "images": len(values),
         }
         for key, rows in groups
         for measure, values in rows.items()
     )
-
-
-def interval(
-    values: np.ndarray, repeats: int = 1000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the mean over resampled images (Efron, 1979).
-
-    The same seed draws the same images, so the intervals of two encoders on the same images,
-    or of their difference, belong together.
-    """
-    draws = np.random.default_rng(seed).integers(len(values), size=(repeats, len(values)))
-    low, high = np.quantile(np.asarray(values)[draws].mean(1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _energy(

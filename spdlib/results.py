@@ -6,7 +6,7 @@ those of :func:`spdlib.paper.tidy`, so that the paper's tables and one's own sta
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,13 +31,16 @@ COLUMNS = {
     "setting": "what else a sweep set, not as the notebook does, e.g. size=96; none elsewhere",
     "seed": "of the run",
     "draw": "number of the few-shot draw; none elsewhere",
-    "metric": "AU-PR (linear), AU-ROC, AP (average precision, steps) or max F1",
+    "metric": "AU-PR (linear), AU-ROC, AP (average precision, steps), max F1 or AU-PRO",
     "value": "in [0, 1]",
     "low": "lower end of the 95 % bootstrap interval, if there is one",
     "high": "upper end",
 }
 
-METRICS = {"aupr": "AU-PR", "auroc": "AU-ROC", "average_precision": "AP", "max_f1": "max F1"}
+METRICS = {
+    "aupr": "AU-PR", "auroc": "AU-ROC", "average_precision": "AP", "max_f1": "max F1",
+    "aupro": "AU-PRO",
+}  # fmt: skip
 OPTIONAL = ("setting", "draw", "low", "high")
 
 
@@ -46,7 +49,7 @@ def rows(
     intervals: Mapping[str, tuple[float, float]] | None = None,
     **columns: Any,
 ) -> pd.DataFrame:
-    """Rows of one set of scores, one a metric.
+    """Rows of one set of scores, one a metric; AU-PRO only where there are regions.
 
     Args:
         metrics: As :func:`spdlib.metrics.evaluate` or ``pixel_metrics`` gives them.
@@ -60,8 +63,34 @@ def rows(
             | {"metric": written, "value": getattr(metrics, name)}
             | dict(zip(("low", "high"), intervals.get(name, (None, None)), strict=True))
             for name, written in METRICS.items()
+            if getattr(metrics, name) is not None
         ]
     )
+
+
+def table(rows: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
+    """Results to read: a column a metric, in percent, with its interval.
+
+    Several categories are followed by their mean, which has no interval.
+
+    Args:
+        rows: One value a row, as :func:`rows` makes them.
+        index: Columns that tell rows of the table apart, ``category`` among them.
+    """
+    parts = [rows.assign(text=[_text(row) for row in rows.itertuples()])]
+    if rows.category.nunique() > 1:
+        by = [*(name for name in index if name != "category"), "metric"]
+        means = rows.groupby(by, sort=False).value.mean().reset_index()
+        parts.append(means.assign(category="mean", text=(100 * means.value).map("{:.1f}".format)))
+    both = pd.concat(parts).sort_values("task", kind="stable")
+    wide = both.set_index([*index, "metric"]).text.unstack(fill_value="")
+    order = both[[*index]].drop_duplicates().itertuples(index=False, name=None)
+    return wide.loc[list(order), [name for name in METRICS.values() if name in wide]]
+
+
+def _text(row: Any) -> str:
+    interval = "" if pd.isna(row.low) else f"  [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    return f"{100 * row.value:.1f}{interval}"
 
 
 def save(

@@ -1,6 +1,7 @@
 """Checked settings: the types that settings share, and errors that name what does not fit."""
 
 import difflib
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
@@ -18,15 +19,25 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return "\n  ".join(_explain(problem, model) for problem in error.errors())
 
 
+def unknown(name: str, known: Iterable[str]) -> str:
+    """That a parameter is not known, and which one may be meant.
+
+    >>> unknown("epocs", ["epochs", "seed"])
+    "epocs: unknown parameter; did you mean 'epochs'?"
+    """
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"{name}: unknown parameter; {hint}"
+
+
 def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     value = problem["input"]
     if not name:  # about several of them
         return problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, model.model_fields, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(model.model_fields)}"
-        return f"{name}: unknown parameter; {hint}"
+        return unknown(name, model.model_fields)
     if problem["type"] == "missing":
         return f"{name}: missing"
     if problem["type"] == "bool_type" and isinstance(value, str):

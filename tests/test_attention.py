@@ -8,7 +8,6 @@ import pytest
 import torch
 from pytorch_grad_cam.utils.image import scale_cam_image
 from scipy.ndimage import gaussian_filter, zoom
-from scipy.stats import bootstrap
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional as F
@@ -22,7 +21,6 @@ from spdlib.attention import (
     attention_maps,
     baseline_maps,
     embed,
-    interval,
     localisation,
     masks_on_grid,
     normalise,
@@ -273,13 +271,6 @@ def test_perturbation_tells_a_map_of_the_defect_from_one_of_elsewhere(lite0):
     false = perturbation(lite0, images, Attention(near.roll(-40, 1), nearest)).mean()
     assert true.hottest > 0.2 and true.hottest > true.random + 0.2
     assert false.hottest < 0.05
-
-
-def test_interval_is_scipys():
-    values = np.random.default_rng(0).gamma(2, size=60)
-    low, high = interval(values, repeats=5000)
-    theirs = bootstrap((values,), np.mean, n_resamples=5000, method="percentile")
-    np.testing.assert_allclose((low, high), theirs.confidence_interval, atol=0.03)
 
 
 def test_summary_has_a_row_a_group_and_measure():
