@@ -10,12 +10,14 @@ import torch
 import torchvision
 from pydantic import TypeAdapter
 
-from spdlib import methods, metrics, results
+from spdlib import detectors, evaluation, methods, metrics, results
 from spdlib.architectures import ARCHITECTURES
 from spdlib.datasets import loader, problems
 from spdlib.encoders import load_encoder, save_encoder
 from spdlib.notebooks import parameters
-from spdlib.padim import Detector, PaDiM
+from spdlib.padim import PaDiM
+from spdlib.pretraining import pretrain
+from spdlib.pretraining.presets import settings
 from spdlib.settings import EncoderName
 from spdlib.twoclass import Segmenter
 
@@ -94,31 +96,43 @@ def test_an_architecture_is_one_entry(add, monkeypatch, tmp_path):
 DETECTOR = '''
 import torch
 
+from spdlib.detectors import DETECTORS, Detector
 
-class MeanImage:
-    """Distance to the mean of the normal images, pixel by pixel."""
 
+class MeanFeature:
+    """Distance to the mean of the normal images' features, the same at every pixel."""
+
+    def __init__(self, encoder, n_features=None, seed=0):
+        self.encoder = encoder
+
+    @torch.no_grad()
     def fit(self, batches):
-        self.mean = torch.cat(list(batches)).mean(0)
+        self.mean = torch.cat([self.encoder(images) for images in batches]).mean(0)
         return self
 
+    @torch.no_grad()
     def score(self, batches):
-        maps = (torch.cat(list(batches)) - self.mean).abs().mean(1)
-        return maps, maps.flatten(1).amax(1)
+        scored = [(self._distances(images), images.shape[-2:]) for images in batches]
+        maps = [d[:, None, None].expand(-1, *size) for d, size in scored]
+        return torch.cat(maps), torch.cat([d for d, _ in scored])
+
+    def _distances(self, images):
+        return (self.encoder(images) - self.mean).norm(dim=1)
+
+
+DETECTORS["mean_feature"] = Detector("mean feature", MeanFeature)
 '''
 
 
-def found(detector: Detector, normal, test):
-    return detector.fit(normal.split(4)).score(test.split(4))
-
-
-def test_a_detector_is_one_class(add):
-    images = torch.rand(16, 3, 64, 64, generator=torch.Generator().manual_seed(0)) / 10
-    test, labels = images[8:].clone(), [0, 0, 0, 0, 1, 1, 1, 1]
-    test[4:, :, 10:30, 10:30] += 0.8
-    for detector in (add("detector", DETECTOR).MeanImage(), PaDiM(load_encoder("resnet18"), 20)):
-        maps, scores = found(detector, images[:8], test)
-        assert maps.shape == (8, 64, 64) and metrics.auroc(labels, scores) == 1
+def test_a_detector_is_one_record(add, monkeypatch):
+    monkeypatch.setitem(detectors.DETECTORS, "mean_feature", None)
+    add("mean_feature", DETECTOR)
+    table = evaluation.samples("elpv", ["mono"], train_images=6, test_images=4)
+    encoders = {"imagenet": load_encoder("efficientnet_lite0", "imagenet")}
+    found = evaluation.evaluate(table, encoders, 64, detector="mean_feature")
+    rows = evaluation.measure(found, "elpv", "efficientnet_lite0", repeats=10)
+    assert set(rows.downstream_model) == {"mean feature"}
+    assert rows.value.between(0, 1).all()
 
 
 DATASET = '''
@@ -205,21 +219,17 @@ METHODS["agreement"] = replace(
 '''
 
 
-@pytest.mark.skipif(not hasattr(methods, "METHODS"), reason="methods are not yet records")
 def test_a_pretraining_method_is_one_record(add, monkeypatch):
-    from spdlib.pretraining.presets import choose
-    from spdlib.pretraining.training import pretrain
-
     monkeypatch.setitem(methods.METHODS, "agreement", None)
     add("agreement", METHOD)
     assert methods.method_name("agreement_spd") == "Agreement + SPD"
-    settings = choose(
+    chosen = settings(
         "agreement", "laptop", eta=1.0, encoder="resnet18", weights="random", size=32, epochs=1,
         batch_size=8,
     )  # fmt: skip
     images = torch.randint(0, 255, (16, 3, 48, 48), dtype=torch.uint8)
     encoder = load_encoder("resnet18")
-    history = pretrain(encoder, images, settings)
+    history = pretrain(encoder, images, chosen)
     assert np.isfinite(history.loss).all() and encoder.provenance["method"] == "agreement_spd"
 
 
