@@ -230,7 +230,7 @@ def test_a_pretraining_method_is_one_record(add, monkeypatch):
     images = torch.randint(0, 255, (16, 3, 48, 48), dtype=torch.uint8)
     encoder = load_encoder("resnet18")
     history = pretrain(encoder, images, chosen)
-    assert np.isfinite(history.loss).all() and encoder.provenance["method"] == "agreement_spd"
+    assert np.isfinite(history.loss).all() and encoder.provenance["method"] == "agreement"
 
 
 NOTEBOOK_MODEL = '''
