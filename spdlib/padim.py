@@ -12,7 +12,7 @@ and smoothing are one small matrix applied from both sides.
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -38,18 +38,6 @@ CHUNK_CPU, CHUNK = 2 << 20, 1 << 30
 FORWARD_PIXELS = 4 * 224**2
 
 Batch = Tensor | dict[str, Any]
-
-
-class Detector(Protocol):
-    """A one-class detector: it learns normal images, then scores others, both in one pass."""
-
-    def fit(self, batches: Iterable[Batch]) -> "Detector":
-        """Learns normal images."""
-
-    def score(self, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-        """Anomaly maps (N, H, W) and image scores (N,), on the CPU."""
-
-
 Side = Annotated[int, Field(gt=0, le=1 << 16)]
 
 
