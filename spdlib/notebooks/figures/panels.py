@@ -23,7 +23,7 @@ from spdlib.notebooks.figures.style import words
 PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
 POINTS = PercentFormatter(1, decimals=0, symbol="")  # percentage points
 LINE = 0.17  # inches: a line of small text
-LETTERS = 14  # of small text, an inch
+LETTERS = 13  # of small text, an inch
 CLASSES = ("normal", "anomalous")
 VERDICTS = (("passed", "false alarm"), ("missed", "found"))  # by label, then whether flagged
 
@@ -221,7 +221,7 @@ def intervals(
 
     Args:
         table: Columns ``panel`` and ``row`` (text), ``value``, ``low``, ``high``, ``method``, which
-            gives the colour (None: grey), and, optional, ``shift`` in rows.
+            gives the colour (grey if empty), and, optional, ``shift`` in rows.
         label: What the axis shows, below all.
         mark: Where a vertical line stands.
         numbers: Whether values are written above their dots, as percentages.
