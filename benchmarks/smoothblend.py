@@ -27,9 +27,10 @@ from torchvision.transforms.v2 import functional as F
 
 from spdlib.datasets import SampleImages, elpv
 from spdlib.encoders import load_encoder
+from spdlib.methods import StrongView
 from spdlib.objectives import spd_loss
 from spdlib.smoothblend import SmoothBlend
-from spdlib.views import WEAK, StrongView, WeakView, spd_triplet
+from spdlib.views import WEAK, WeakView, spd_triplet
 
 SIGMA = 8
 

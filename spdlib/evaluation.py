@@ -1,7 +1,7 @@
-"""PaDiM over categories and encoders: fitted, scored, measured, and + SPD against its baseline.
+"""A detector over categories and encoders: fitted, scored, measured, + SPD against its baseline.
 
-One table of samples goes in. Every category is decoded once, every encoder's PaDiM learns its
-normal training images and scores its test images, with the same choice of channels. Detection
+One table of samples goes in. Every category is decoded once; with every encoder the detector
+learns the normal training images and scores the test images, with the same seed. Detection
 is measured on images, segmentation on pixels; normal images count in both.
 """
 
@@ -17,20 +17,23 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from spdlib import intervals, metrics, results
-from spdlib.datasets import loader
-from spdlib.datasets.defects import paint
+from spdlib.datasets import SampleImages, dataset_name
+from spdlib.datasets.defects import painted
 from spdlib.datasets.protocols import one_class
-from spdlib.datasets.registry import load
+from spdlib.datasets.registry import NAMES, load
+from spdlib.detectors import DETECTORS
 from spdlib.encoders import Encoder
-from spdlib.methods import SPD_SUFFIX, method_name
+from spdlib.memory import free_memory
+from spdlib.methods import baseline_of, method_name
 from spdlib.metrics.maps import write_map
-from spdlib.padim import PaDiM, free_memory
 from spdlib.progress import Bar
 
 TASKS = ("detection", "segmentation")
 PAINTED = "_painted"  # ends the data set's name where the masks are those of painted defects
+FEW = 20  # normal test images, below which that is said
 FALSE_ALARMS = 0.05  # share of normal images that a threshold may flag
 FOLDS = 5  # each training image is in one; a fold is held out at a time ...
 HELD_OUT = 20  # ... until so many images are scored by a model that has not learned them
@@ -46,9 +49,10 @@ def samples(
 ) -> pd.DataFrame:
     """A data set for one-class detection and segmentation.
 
-    Segmentation is measured on anomalies with a mask. Where a data set has no masks at all,
-    synthetic defects are painted on half of its held-out normal images; the other half are the
-    normal images of that task.
+    Segmentation is measured on anomalies with a mask. Where a category has no masks, synthetic
+    defects are painted on half of its held-out normal images; the other half are the normal
+    images of that task. Where it has no anomalies either, these painted ones stand for them in
+    detection, too.
 
     Args:
         dataset: As for :func:`spdlib.datasets.load`.
@@ -57,56 +61,114 @@ def samples(
         test_images: At most so many of a category's normal, anomalous and painted ones each.
 
     Returns:
-        A table of samples with the columns ``detection`` and ``segmentation``: whether a test
-        sample is part of that task.
+        A table of samples with the columns ``detection`` and ``segmentation``, whether a test
+        sample is part of that task, and ``painted``, whether its defect is synthetic.
 
     Raises:
-        ValueError: As for ``load``, or a category lacks anomalies.
+        ValueError: As for ``load``, or a category has too few normal images.
         FileNotFoundError: There is no such data set.
     """
     # Split and painted defects are the same whatever a notebook's seed: encoders may have been
     # pretrained on the training images of this split.
-    table = one_class(load(dataset, categories))
-    test = table.split == "test"
-    if table.mask_path.notna().any():
-        masked = (table.label == 0) | table.mask_path.notna()
-        table = table.assign(detection=test, segmentation=test & masked)
-    else:
-        masked = _painted(dataset, table, categories)
-        clean = table.path.isin(masked.path)
-        table = table.assign(detection=test, segmentation=test & clean)
-        drawn = masked[masked.label == 1].assign(detection=False, segmentation=True)
-        table = pd.concat([table, drawn], ignore_index=True)
-    groups = table.groupby(["category", "split", "label", "detection"], sort=False)
-    shuffled = groups.sample(frac=1, random_state=0)
-    number = shuffled.groupby(["category", "split", "label", "detection"]).cumcount()
+    loaded = one_class(load(dataset, categories))
+    _check_enough(loaded, dataset)
+    names = categories or sorted(loaded.category.unique())
+    parts = [_tasks(rows) for _, rows in loaded.groupby("category", sort=False)]
+    table = pd.concat(parts, ignore_index=True)
+    kinds = ["category", "split", "label", "painted"]
+    shuffled = table.groupby(kinds, sort=False).sample(frac=1, random_state=0)
+    number = shuffled.groupby(kinds).cumcount()
     most = shuffled.split.map({"train": train_images, "test": test_images}).fillna(np.inf)
-    kept = shuffled[number < most].sort_index()
+    used = (shuffled.split == "train") | shuffled.detection | shuffled.segmentation
+    kept = shuffled[used & (number < most)].sort_index()
+    kept.attrs = loaded.attrs  # what loading has to say, for the check of the files
     # Categories in the order asked for; within one, in the data set's.
-    order = list(categories or sorted(kept.category.unique()))
+    order = [categories] if isinstance(categories, str) else list(names)
     return kept.sort_values(
         "category", key=lambda names: names.map(order.index), kind="stable", ignore_index=True
     )
 
 
-def _painted(dataset: str, table: pd.DataFrame, categories) -> pd.DataFrame:
-    """Test samples for segmentation: normal images as they are, and others painted on."""
-    if dataset == "elpv":
-        return load(dataset + PAINTED, categories).query("split == 'test'")
-    normal = table[(table.split == "test") & (table.label == 0)]
-    drawn = normal.groupby("category").sample(frac=0.5, random_state=0).sort_index()
-    return pd.concat([normal.drop(drawn.index), paint(drawn)], ignore_index=True)
+def task_name(dataset: str, table: pd.DataFrame) -> str:
+    """Name of a data set in results; it ends in ``_painted`` if defects of the table are."""
+    return dataset_name(dataset) + (PAINTED if table.painted.any() else "")
+
+
+def cropped(dataset: str, crop: bool | None = None) -> bool:
+    """Whether the border is cut off: as asked, by default on the published data sets alone.
+
+    What lies at the border of one's own images may be a defect.
+    """
+    return dataset in NAMES if crop is None else crop
+
+
+def caveats(table: pd.DataFrame) -> list[str]:
+    """Sentences on what cannot be measured, or only on painted defects.
+
+    Args:
+        table: As :func:`samples` makes it.
+    """
+    said = []
+    for name, rows in table[table.split == "test"].groupby("category", sort=False):
+        found, drawn = rows[(rows.label == 1) & ~rows.painted], rows[rows.painted]
+        if found.empty:
+            said.append(
+                f"{name} has good parts only: the defects are painted. How many of these are found "
+                "says that the detector works, and nothing about the defects that will come; the "
+                "share of good parts that are flagged is real."
+            )
+        elif len(drawn):
+            said.append(f"{name} has no masks: segmentation is measured on painted defects.")
+        elif not rows.segmentation.any():
+            said.append(f"{name} has no masks and too few held-out normal images to paint on.")
+        if (count := int((rows.label == 0).sum())) < FEW:
+            said.append(f"{name} has {count} normal test images: mind the width of the intervals.")
+    return said
+
+
+def _check_enough(table: pd.DataFrame, dataset: str) -> None:
+    normal = table[table.label == 0].groupby("category").split.value_counts().unstack(fill_value=0)
+    anomalous = set(table.category[table.label == 1])
+    for name, counts in normal.reindex(columns=["train", "test"], fill_value=0).iterrows():
+        if counts.train < 2 or counts.test < 1:
+            raise ValueError(
+                f"{name} of {dataset}: {counts.sum()} normal images; three are needed, two to "
+                "learn from and one to test on"
+            )
+        if name not in anomalous and counts.test < 2:
+            raise ValueError(
+                f"{name} of {dataset} has no anomalous images, and of its {counts.sum()} normal "
+                f"ones {counts.test} is held out; two are needed, to paint a defect on one of them"
+            )
+
+
+def _tasks(rows: pd.DataFrame) -> pd.DataFrame:
+    """One category's samples with the columns of the tasks, painted ones added if need be."""
+    test, normal = rows.split == "test", rows.label == 0
+    if not normal.all() and rows.mask_path.notna().any():
+        masked = normal | rows.mask_path.notna()
+        return rows.assign(detection=test, segmentation=test & masked, painted=False)
+    if (test & normal).sum() < 2:
+        return rows.assign(detection=test, segmentation=False, painted=False)
+    with_painted = painted(rows)
+    drawn = with_painted[with_painted.label == 1].assign(painted=True, segmentation=True)
+    clean = rows.path.isin(with_painted.path)
+    # Without real anomalies the painted ones are looked for among the images left clean.
+    detection = test & (clean if normal.all() else True)
+    rows = rows.assign(detection=detection, segmentation=test & clean, painted=False)
+    return pd.concat([rows, drawn.assign(detection=normal.all())], ignore_index=True)
 
 
 @dataclass
 class Evaluation:
-    """What every encoder's PaDiM says of every test sample.
+    """What the detector says of every test sample, by encoder.
 
     Attributes:
         table: The test samples, rows numbered from 0.
         masks: Ground truth (N, H, W), all False where there is none.
         scores: Image scores (N,) by method.
         maps: Anomaly maps (N, H, W) by method, on the CPU, 4 bytes a pixel.
+        detector: Its name in results.
         held_out: Image scores of normal training images, each by a model that had not learned
             it, by category and method.
     """
@@ -115,6 +177,7 @@ class Evaluation:
     masks: Tensor
     scores: dict[str, Array]
     maps: dict[str, Tensor]
+    detector: str = "PaDiM"
     held_out: dict[str, dict[str, Array]] = field(default_factory=dict)
 
     @property
@@ -170,35 +233,41 @@ def evaluate(
     n_features: int | None = None,
     seed: int = 0,
     batch_size: int = 32,
+    crop: bool = False,
+    detector: str = "padim",
 ) -> Evaluation:
-    """Fits PaDiM to each category with each encoder, and scores the test samples.
+    """Fits a detector to each category with each encoder, and scores the test samples.
 
     Args:
         table: As :func:`samples` makes it.
         encoders: Encoders by pretraining method; a GPU is used where there is one.
         size: Side of the images, pixels.
-        n_features: Channels that PaDiM keeps, by default as many as the paper.
-        seed: Of the choice of channels, the same for all encoders.
+        n_features: Channels that the detector keeps, by default as many as its paper.
+        seed: Seed of the detector, the same for all encoders.
         batch_size: Images decoded at once.
+        crop: Cut off the border as PaDiM's authors do, 16 of 256 pixels on each side.
+        detector: A key of ``spdlib.detectors.DETECTORS``.
 
     Raises:
-        ValueError: A category has fewer than two training images, or as for ``PaDiM``.
+        ValueError: A category has fewer than two training images, or as for the detector.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     test = table[table.split == "test"].reset_index(drop=True)
+    test = test.assign(painted=test.get("painted", False))
     found = Evaluation(
         table=test,
         masks=torch.zeros(len(test), size, size, dtype=torch.bool),
         scores={method: np.empty(len(test), np.float32) for method in encoders},
         maps={method: torch.empty(len(test), size, size) for method in encoders},
+        detector=DETECTORS[detector].name,
     )
     with Bar(len(table) * len(encoders), "fitting and scoring", "images") as bar:
         for category, rows in test.groupby("category", sort=False):
             normal = table[(table.split == "train") & (table.category == category)]
-            known, new = (Kept(part, size, batch_size) for part in (normal, rows))
+            known, new = (Kept(part, size, batch_size, crop) for part in (normal, rows))
             for method, encoder in encoders.items():
                 note = f"{category}, {method_name(method)}"
-                model = PaDiM(encoder.to(device), n_features, seed)
+                model = DETECTORS[detector].build(encoder.to(device), n_features, seed)
                 held_out = _fit(model, known, len(normal), bar, note)
                 found.held_out.setdefault(category, {})[method] = held_out
                 numbers = rows.index.to_numpy(copy=True)
@@ -215,8 +284,9 @@ class Kept:
     Where that would take more than a quarter of what is free, they are decoded each time.
     """
 
-    def __init__(self, table: pd.DataFrame, size: int, batch_size: int = 32):
-        self.batches, self.images, self.masks = loader(table, size, batch_size), [], []
+    def __init__(self, table: pd.DataFrame, size: int, batch_size: int = 32, crop: bool = False):
+        samples = SampleImages(table, size, resize=None if crop else size)
+        self.batches, self.images, self.masks = DataLoader(samples, batch_size), [], []
         self.fits = 3 * size**2 * len(table) < free_memory(torch.device("cpu")) / 4
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -232,7 +302,7 @@ class Kept:
         self.images = images
 
 
-def _fit(model: PaDiM, known: Kept, images: int, bar: Bar, note: str) -> Array:
+def _fit(model: Any, known: Kept, images: int, bar: Bar, note: str) -> Array:
     """Fits a model to all images; returns scores of some before they were learned.
 
     One fold is held out, scored, then learned as well. Of few images further folds are held out
@@ -244,10 +314,11 @@ def _fit(model: PaDiM, known: Kept, images: int, bar: Bar, note: str) -> Array:
     for number in reversed(range(rounds)):
         learned = _part(known, fold != number)
         model.fit(learned if number else _count(learned, bar, note))
-        held_out = model.stream(_part(known, fold == number))
-        scores += [part.numpy() for _, part in held_out]
-    learn = model.extend if rounds else model.fit
-    learn(_count(_part(known, fold == 0) if rounds else known, bar, note))
+        scores.append(model.score(_part(known, fold == number))[1].numpy())
+    if rounds and hasattr(model, "extend"):
+        model.extend(_count(_part(known, fold == 0), bar, note))
+    else:
+        model.fit(_count(known, bar, note))
     return np.concatenate(scores)
 
 
@@ -282,13 +353,12 @@ def measure(
     with Bar(len(measured) * len(found.methods), "bootstrap", "curves") as bar:
         for category, task in measured:
             truth = found.truth(category, task)
-            painted = found.table.path[found.rows(category, task)].isin(painted_paths(found))
-            name = Path(dataset).name + (PAINTED if painted.any() else "")
+            name = task_name(dataset, found.table.iloc[found.rows(category, task)])
             for method in found.methods:
                 scores = found.found(category, task, method)
                 columns = {
                     "dataset": name, "category": category, "protocol": "1-class", "task": task,
-                    "downstream_model": "PaDiM", "encoder": architecture, "method": method,
+                    "downstream_model": found.detector, "encoder": architecture, "method": method,
                     "seed": seed,
                 }  # fmt: skip
                 if task == TASKS[0]:
@@ -299,11 +369,6 @@ def measure(
                 tables.append(results.rows(value, interval, **columns))
                 bar.update(note=f"{category}, {task}, {method_name(method)}")
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=results.COLUMNS)
-
-
-def painted_paths(found: Evaluation) -> Array:
-    """Paths of the samples that are in segmentation only: those with painted defects."""
-    return found.table.path[~found.table.detection].to_numpy()
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -318,8 +383,7 @@ def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
     >>> pairs(["imagenet", "simsiam", "simsiam_spd", "moco_spd"])
     [('simsiam', 'simsiam_spd')]
     """
-    with_spd = [method for method in methods if method.endswith(SPD_SUFFIX)]
-    both = [(method.removesuffix(SPD_SUFFIX), method) for method in with_spd]
+    both = [(baseline_of(method), method) for method in methods]
     return [(baseline, method) for baseline, method in both if baseline in methods]
 
 

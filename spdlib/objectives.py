@@ -1,24 +1,14 @@
-"""What is optimised: four baselines, the SPD loss, and the one place where it joins them.
+"""The SPD loss, and the one place where it joins a baseline.
 
-Heads and losses of the baselines are lightly's. A baseline knows nothing of SPD: it has a
-``loss`` of its views and a ``project`` into the space where that loss compares.
-:class:`Objective` adds ``eta`` times the SPD loss to it, and that is all there is to joining.
+A baseline (:mod:`spdlib.methods`) knows nothing of SPD: it has a ``loss`` of its views and a
+``project`` into the space where that loss compares. :class:`Objective` adds ``eta`` times the SPD
+loss to it, and that is all there is to joining.
 """
 
-import copy
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from lightly.loss import NegativeCosineSimilarity, NTXentLoss
-from lightly.models.modules import (
-    MoCoProjectionHead,
-    SimCLRProjectionHead,
-    SimSiamPredictionHead,
-    SimSiamProjectionHead,
-)
-from lightly.models.utils import deactivate_requires_grad, update_momentum
-from lightly.utils import dist
 from torch import Tensor, nn
 
 from spdlib.encoders import Encoder
@@ -54,7 +44,9 @@ def spd_loss(anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 
 class Baseline(nn.Module):
-    """What the baselines share: an encoder, and the projection that their losses compare in.
+    """An encoder, and the projection in which a baseline's loss compares.
+
+    A method derives from it and adds ``loss``, from its views to a scalar.
 
     Args:
         encoder: What is trained.
@@ -73,134 +65,6 @@ class Baseline(nn.Module):
     def project(self, images: Tensor) -> Tensor:
         """Projections of images (B, 3, H, W), by the encoder that is trained."""
         return self.projection(self.encoder(images))
-
-
-class SimSiam(Baseline):
-    """SimSiam (Chen & He, CVPR 2021): two views predict each other, gradients stop on one side.
-
-    Projection 2048-2048-2048 and prediction 2048-512-2048, as published.
-
-    Args:
-        encoder: What is trained.
-        stop_gradient: False takes away what keeps SimSiam from collapsing (their Fig. 2).
-    """
-
-    def __init__(self, encoder: Encoder, stop_gradient: bool = True):
-        super().__init__(encoder, SimSiamProjectionHead(encoder.feature_dim, 2048, 2048))
-        self.prediction = SimSiamPredictionHead(2048, 512, 2048)
-        self.criterion = NegativeCosineSimilarity()
-        self.stop_gradient = stop_gradient
-
-    def loss(self, first: Tensor, second: Tensor) -> Tensor:
-        """Of two batches of strong views, in [-1, 1]."""
-        z1, z2 = self.project(first), self.project(second)
-        p1, p2 = self.prediction(z1), self.prediction(z2)
-        if self.stop_gradient:
-            z1, z2 = z1.detach(), z2.detach()
-        return 0.5 * (full(self.criterion, p1, z2) + full(self.criterion, p2, z1))
-
-
-class MoCo(Baseline):
-    """MoCo v2 (He et al., CVPR 2020; Chen et al., 2020): queries against a queue of keys.
-
-    Keys come from an encoder that follows the trained one slowly. The queue holds the keys of
-    all processes. Where they share their batch statistics
-    (``spdlib.pretraining.distributed``), shuffling the batch, the published guard against
-    reading them, has nothing to do and is left out.
-
-    Args:
-        encoder: What is trained.
-        queue: Keys kept as negatives; a multiple of the batch, so that the oldest leave first.
-        key_momentum: Share of itself that the key encoder keeps each step.
-        temperature: Of the contrastive loss.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        queue: int = 65536,
-        key_momentum: float = 0.999,
-        temperature: float = 0.2,
-    ):
-        super().__init__(encoder, MoCoProjectionHead(encoder.feature_dim, 2048, 128))
-        self.key_encoder = copy.deepcopy(encoder)
-        self.key_projection = copy.deepcopy(self.projection)
-        deactivate_requires_grad(self.key_encoder)
-        deactivate_requires_grad(self.key_projection)
-        self.criterion = NTXentLoss(temperature, (queue, 128), gather_distributed=True)
-        self.key_momentum = key_momentum
-
-    def loss(self, query: Tensor, key: Tensor) -> Tensor:
-        """Of two batches of strong views; the keys enter the queue after they are compared."""
-        batch = len(query) * dist.world_size()
-        if len(self.queue) % batch:
-            raise ValueError(f"queue: {len(self.queue)} is no multiple of the batch of {batch}")
-        with torch.no_grad():
-            if self.training:
-                update_momentum(self.encoder, self.key_encoder, self.key_momentum)
-                update_momentum(self.projection, self.key_projection, self.key_momentum)
-            keys = self.key_projection(self.key_encoder(key))
-        return full(self.criterion, self.project(query), keys)
-
-    @property
-    def queue(self) -> Tensor:
-        """The keys (K, 128); the next to be replaced is at ``criterion.memory_bank.bank_ptr``."""
-        return self.criterion.memory_bank.bank
-
-    # lightly leaves its bank out of the state dict; a resumed run needs it.
-    def get_extra_state(self) -> dict[str, Tensor]:
-        """The queue, for checkpoints."""
-        bank = self.criterion.memory_bank
-        return {"bank": bank.bank, "bank_ptr": bank.bank_ptr}
-
-    def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Restores the queue."""
-        bank = self.criterion.memory_bank
-        bank.bank.copy_(state["bank"])
-        bank.bank_ptr.copy_(state["bank_ptr"])
-
-
-class SimCLR(Baseline):
-    """SimCLR (Chen et al., ICML 2020): each view's other view among all views of the batch.
-
-    Negatives come from all processes.
-
-    Args:
-        encoder: What is trained.
-        temperature: Of NT-Xent.
-    """
-
-    def __init__(self, encoder: Encoder, temperature: float = 0.1):
-        super().__init__(encoder, SimCLRProjectionHead(encoder.feature_dim, 2048, 128))
-        self.criterion = NTXentLoss(temperature, gather_distributed=True)
-
-    def loss(self, first: Tensor, second: Tensor) -> Tensor:
-        """Of two batches of strong views."""
-        return full(self.criterion, self.project(first), self.project(second))
-
-
-class Supervised(Baseline):
-    """Classification by one linear layer, with cross-entropy; it compares features as they are.
-
-    Args:
-        encoder: What is trained.
-        classes: How many.
-    """
-
-    views = 1
-
-    def __init__(self, encoder: Encoder, classes: int):
-        super().__init__(encoder, nn.Identity())
-        if classes < 2:
-            raise ValueError(f"classes: {classes}; supervised pretraining needs at least 2")
-        self.classifier = nn.Linear(encoder.feature_dim, classes)
-
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Of one batch of strong views and its labels (B,)."""
-        return full(F.cross_entropy, self.classifier(self.encoder(images)), labels)
-
-
-METHODS = {"simsiam": SimSiam, "moco": MoCo, "simclr": SimCLR, "supervised": Supervised}
 
 
 class SpdCosine(nn.Module):
@@ -256,7 +120,7 @@ class Objective(nn.Module):
     """A baseline's loss plus ``eta`` times the SPD loss (Zou et al., section 4).
 
     Args:
-        baseline: One of ``METHODS``.
+        baseline: The baseline of one of :data:`spdlib.methods.METHODS`.
         spd: :class:`SpdCosine` or :class:`SpdCrossEntropy`; may be None if ``eta`` is 0.
         eta: Weight of the SPD loss; 0 is the baseline alone, for which no triplet is needed.
 

@@ -14,7 +14,7 @@ What to draw and how to apply it are two steps, so that a draw can be shown, kep
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,22 +98,6 @@ class Draw:
         return torch.cat([corner.flip(1), corner.flip(1) + extent], 1)
 
 
-class Blended(NamedTuple):
-    """What SmoothBlend did, for one image or, with a leading dimension B, for a batch.
-
-    Attributes:
-        images: The blended images.
-        alpha: The smoothed mask (1, H, W), in [0, 1].
-        source: Box (4,) of what was cut: left, top, right, bottom; the last two exclusive.
-        target: Box (4,) of where it was pasted.
-    """
-
-    images: Tensor
-    alpha: Tensor
-    source: Tensor
-    target: Tensor
-
-
 class SmoothBlend(v2.Transform):
     """Blends one patch of each image smoothly into another place of it.
 
@@ -165,27 +149,18 @@ class SmoothBlend(v2.Transform):
             raise ValueError(f"p: {p} is not a probability")
         self.area, self.aspect, self.sigma, self.jitter, self.p = area, aspect, sigma, jitter, p
 
-    def forward(
-        self, *inputs: Any, generator: torch.Generator | None = None, details: bool = False
-    ) -> Any:
+    def forward(self, *inputs: Any, generator: torch.Generator | None = None) -> Any:
         """Changes the images.
 
         Args:
             *inputs: Images, or, as for any torchvision transform, samples that hold images.
             generator: What everything is drawn from; by default torch's global one.
-            details: Return a :class:`Blended`, with alpha and the patches' boxes.
         """
-        if generator is None and not details:
+        if generator is None:
             return super().forward(*inputs)
         if len(inputs) != 1:
-            raise ValueError("images: with a generator or details, give one tensor of images")
-        images = inputs[0]
-        draw = self._draw_for(images, generator)
-        blended = self.blend(images, draw)
-        if not details:
-            return blended
-        about = (self.alpha(draw).to(images.device), draw.source_boxes, draw.target_boxes)
-        return Blended(blended, *(x if images.ndim == 4 else x[0] for x in about))
+            raise ValueError("images: with a generator, give one tensor of images")
+        return self.blend(inputs[0], self._draw_for(inputs[0], generator))
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """What torchvision's transforms call to draw."""

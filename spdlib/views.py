@@ -1,4 +1,4 @@
-"""Views of images: each baseline's strong views, the weak global view, the SPD triplet.
+"""Random views of images, the weak global view and the SPD triplet.
 
 Made on the images' own device, a batch at a time, every image with parameters of its own. All
 randomness comes from one ``torch.Generator``, so that a run can be resumed exactly; kornia's and
@@ -8,14 +8,17 @@ fast as torchvision's image by image, and four times as fast as kornia 0.9 on th
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spdlib.colour import Strength, draw_jitter, few_at_a_time, jitter, no_jitter, uniform
-from spdlib.smoothblend import SmoothBlend
+from spdlib.smoothblend import Draw, SmoothBlend
+
+D = TypeVar("D", "ViewDraw", Draw)
 
 
 @dataclass(frozen=True)
@@ -50,23 +53,6 @@ WEAK = Recipe(
     blur=(0.1, 0.3), blur_p=0.5,
 )  # fmt: skip
 
-STRONG = {
-    # Chen & He, CVPR 2021, appendix A; the recipe is MoCo v2's.
-    "simsiam": Recipe(
-        area=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, grey_p=0.2, blur_p=0.5
-    ),
-    # Chen et al., "Improved baselines with momentum contrastive learning", 2020.
-    "moco": Recipe(
-        area=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, grey_p=0.2, blur_p=0.5
-    ),
-    # Chen et al., ICML 2020, appendix A, colour strength 1.
-    "simclr": Recipe(
-        area=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2), jitter_p=0.8, grey_p=0.2, blur_p=0.5
-    ),
-    # The usual ImageNet classification training: crop and flip.
-    "supervised": Recipe(area=(0.08, 1.0)),
-}
-
 
 @dataclass(frozen=True)
 class ViewDraw:
@@ -86,6 +72,29 @@ class ViewDraw:
     blur: Tensor
 
 
+class Share(NamedTuple):
+    """One of the equal parts of a batch that processes and gradient accumulation cut.
+
+    What happens to an image is drawn for the whole batch, so it does not depend on the cut: all
+    parts are made with generators in the same state.
+
+    Attributes:
+        number: Which part, from 0.
+        of: How many there are.
+    """
+
+    number: int = 0
+    of: int = 1
+
+    def cut(self, draw: D) -> D:
+        """This part's rows of a draw for the whole batch."""
+        tensors = {name: x for name, x in vars(draw).items() if torch.is_tensor(x)}
+        return replace(draw, **{n: x.chunk(self.of)[self.number] for n, x in tensors.items()})
+
+
+WHOLE = Share()
+
+
 class View(nn.Module):
     """A random view of each image of a batch, after a recipe.
 
@@ -100,8 +109,11 @@ class View(nn.Module):
         super().__init__()
         self.recipe, self.size = recipe, size
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.apply_draw(images, self.draw(len(images), images.shape[-2:], generator))
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None, share: Share = WHOLE
+    ) -> Tensor:
+        draw = self.draw(len(images) * share.of, images.shape[-2:], generator)
+        return self.apply_draw(images, share.cut(draw))
 
     def draw(
         self, count: int, size: tuple[int, int], generator: torch.Generator | None = None
@@ -148,15 +160,6 @@ class WeakView(View):
         super().__init__(WEAK, size)
 
 
-class StrongView(View):
-    """A baseline's published augmentation: simsiam, moco, simclr or supervised."""
-
-    def __init__(self, method: str, size: int):
-        if method not in STRONG:
-            raise ValueError(f"method: {method!r} is not one of {', '.join(STRONG)}")
-        super().__init__(STRONG[method], size)
-
-
 def plain_view(images: Tensor, size: int) -> Tensor:
     """The images themselves, whole, resized to (B, 3, size, size)."""
     if images.shape[-2:] == (size, size):
@@ -170,7 +173,9 @@ def spd_triplet(
     blend: SmoothBlend,
     generator: torch.Generator | None = None,
     independent: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
+    share: Share = WHOLE,
+    alpha: bool = False,
+) -> tuple[Tensor, ...]:
     """Anchor ``x``, positive ``W(x)`` and negative ``SmoothBlend(W'(x))`` (Zou et al., section 4).
 
     W and W' are drawn independently: the negative gets a weak global view too, so that a global
@@ -182,14 +187,19 @@ def spd_triplet(
         blend: SmoothBlend, or CutPaste for the paper's ablation.
         generator: Source of the randomness.
         independent: False makes the negative from the positive, W' = W. The paper does not say.
+        share: Which part of a batch the images are.
+        alpha: Whether to return where the negatives were blended, too.
 
     Returns:
-        Three batches (B, 3, size, size).
+        Three batches (B, 3, size, size); with ``alpha`` the masks (B, 1, size, size) as well.
     """
-    positive = weak(images, generator)
-    negative = weak(images, generator) if independent else positive.clone()
-    draw = blend.draw(len(negative), tuple(negative.shape[-2:]), generator)
-    return plain_view(images, weak.size), positive, blend.blend(negative, draw, inplace=True)
+    positive = weak(images, generator, share)
+    negative = weak(images, generator, share) if independent else positive.clone()
+    size = tuple(negative.shape[-2:])
+    draw = share.cut(blend.draw(len(images) * share.of, size, generator))
+    negative = blend.blend(negative, draw, inplace=True)
+    triplet = plain_view(images, weak.size), positive, negative
+    return (*triplet, blend.alpha(draw)) if alpha else triplet
 
 
 def crop_and_flip(images: Tensor, crop: Tensor, flip: Tensor, size: int) -> Tensor:

@@ -53,7 +53,8 @@ def screws(tmp_path, picture, dot):
         save(root / "screw" / "test" / defect / "000.jpg", picture())
         if mask:
             save(root / "screw" / "ground_truth" / defect / mask, dot)
-    save(root / "nut" / "train" / "good" / "000.png", picture())
+    for name in ("000.png", "001.gif"):
+        save(root / "nut" / "train" / "good" / name, picture())
     (root / "nut" / "train" / "good" / "notes.txt").write_text("no image")
     (root / "empty" / "train" / "good").mkdir(parents=True)
     return root

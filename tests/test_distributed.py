@@ -17,7 +17,8 @@ from timm.layers import BatchNormAct2d
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from spdlib.objectives import MoCo, Objective, SimCLR, SimSiam, SpdCosine
+from spdlib.methods import MoCo, SimCLR, SimSiam
+from spdlib.objectives import Objective, SpdCosine
 from spdlib.pretraining.cli import main
 from spdlib.pretraining.distributed import GlobalBatchNorm, synchronise
 
@@ -131,7 +132,7 @@ def test_torchrun_trains_as_one_process_does(tmp_path):
     for number in range(30):
         pixels = generator.integers(0, 255, (36, 36, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
-    given += ["--data", str(tmp_path / "images")]
+    given += ["--dataset", str(tmp_path / "images")]
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
            "--master-port", str(free_port())]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -140,7 +141,7 @@ def test_torchrun_trains_as_one_process_does(tmp_path):
         capture_output=True, text=True, timeout=300, env=environment,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("moco_spd, 3 steps") == 1
+    assert ended.stdout.count("moco_spd_eta0.5, 3 steps") == 1
 
     assert main([*given, "--out", str(tmp_path / "one")]) == 0
     logs = [pd.read_csv(tmp_path / name / "log.csv") for name in ("one", "two")]

@@ -33,7 +33,7 @@ def encoders():
 
 @pytest.fixture(scope="module")
 def found(table, encoders):
-    return evaluation.evaluate(table, encoders, SIZE, n_features=10, batch_size=5)
+    return evaluation.evaluate(table, encoders, SIZE, n_features=10, batch_size=5, crop=True)
 
 
 def scored(labels, scores, masks=None, maps=None, held_out=None):
@@ -43,7 +43,7 @@ def scored(labels, scores, masks=None, maps=None, held_out=None):
         table=pd.DataFrame({
             "path": [f"{i}.png" for i in range(len(labels))],
             "label": labels, "category": "nut", "detection": True,
-            "segmentation": masks is not None,
+            "segmentation": masks is not None, "painted": False,
         }),
         masks=torch.zeros(size, dtype=torch.bool) if masks is None else masks,
         scores=scores,
@@ -98,18 +98,73 @@ def test_masks_of_ones_own_are_used_and_nothing_is_painted(tmp_path):
     assert len(found.truth(tmp_path.name, "segmentation")) == 3 + (found.table.label == 0).sum()
 
 
-def test_without_any_masks_defects_are_painted_on_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("SPDLIB_DATA", str(tmp_path / "data"))
-    for place, count in (("normal", 20), ("anomaly", 2)):
-        (tmp_path / "mine" / place).mkdir(parents=True)
+def parts(folder, normal, anomaly=0, masks=False):
+    """A folder of one's own: flat pictures of different colours, anomalies with a grey square."""
+    for place, count in (("normal", normal), ("anomaly", anomaly)):
+        (folder / place).mkdir(parents=True)
         for i in range(count):
-            Image.new("RGB", (80, 80), (90 + i, 120, 60)).save(
-                tmp_path / "mine" / place / f"{i}.png"
-            )
-    table = evaluation.samples(str(tmp_path / "mine"))
+            picture = Image.new("RGB", (80, 80), (90 + i, 120, 60))
+            if place == "anomaly":
+                picture.paste((200, 200, 200), (10, 10, 30, 30))
+            picture.save(folder / place / f"{i}.png")
+    if masks:
+        (folder / "masks").mkdir()
+        for i in range(anomaly):
+            mask = Image.new("L", (80, 80))
+            mask.paste(255, (10, 10, 30, 30))
+            mask.save(folder / "masks" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def painted_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPDLIB_DATA", str(tmp_path / "data"))
+
+
+def test_without_any_masks_defects_are_painted_on_a_folder(tmp_path, painted_here):
+    table = evaluation.samples(str(parts(tmp_path / "mine", 20, 2)))
     held_out = table[(table.split == "test") & (table.label == 0)]
-    painted = table[table.segmentation & (table.label == 1)]
+    painted = table[table.painted]
     assert len(painted) == len(held_out) / 2 == held_out.segmentation.sum()
+    assert painted.segmentation.all() and not painted.detection.any()
+    assert "mine has no masks" in " ".join(evaluation.caveats(table))
+
+
+def test_each_category_is_measured_on_what_it_has(tmp_path, painted_here):
+    parts(tmp_path / "all" / "masked", 8, 3, masks=True)
+    parts(tmp_path / "all" / "plain", 8, 3)
+    table = evaluation.samples(str(tmp_path / "all"))
+    assert table.groupby("category").painted.any().to_dict() == {"masked": False, "plain": True}
+    found = evaluation.evaluate(table, {"random": load_encoder("resnet18")}, 32, n_features=5)
+    rows = evaluation.measure(found, str(tmp_path / "all"), "resnet18", repeats=10)
+    names = rows.groupby(["category", "task"]).dataset.first().to_dict()
+    assert names == {
+        ("masked", "detection"): "all", ("masked", "segmentation"): "all",
+        ("plain", "detection"): "all", ("plain", "segmentation"): "all_painted",
+    }  # fmt: skip
+
+
+def test_good_parts_only_are_measured_on_painted_ones_and_it_is_said(tmp_path, painted_here):
+    table = evaluation.samples(str(parts(tmp_path / "fine", 16)))
+    test = table[table.split == "test"]
+    assert test.painted.sum() == 2 and (test.detection == test.segmentation).all()
+    # The images painted on are not their own normal neighbours.
+    assert (test.label == 0).sum() == 3 and len(test) == 5
+    found = evaluation.evaluate(table, {"random": load_encoder("resnet18")}, 32, n_features=5)
+    rows = evaluation.measure(found, str(tmp_path / "fine"), "resnet18", repeats=10)
+    assert set(rows.dataset) == {"fine_painted"} and set(rows.task) == {"detection", "segmentation"}
+    assert "good parts only" in evaluation.caveats(table)[0]
+
+
+@pytest.mark.parametrize(("normal", "anomaly"), [(0, 3), (1, 3), (2, 3), (4, 0)])
+def test_too_few_normal_images_are_named_before_any_work(tmp_path, painted_here, normal, anomaly):
+    with pytest.raises(ValueError, match=r"screws.*(two|three) are needed"):
+        evaluation.samples(str(parts(tmp_path / "screws", normal, anomaly)))
+
+
+def test_the_border_is_cut_off_published_data_sets_alone():
+    assert evaluation.cropped("elpv") and not evaluation.cropped("path/to/parts")
+    assert evaluation.cropped("path/to/parts", True) and not evaluation.cropped("visa", False)
 
 
 def test_scores_are_those_of_padim_called_by_hand(table, encoders, found):

@@ -18,16 +18,8 @@ from lightly.models.modules import (
 from torch import nn
 
 from spdlib.encoders import load_encoder
-from spdlib.objectives import (
-    MoCo,
-    Objective,
-    SimCLR,
-    SimSiam,
-    SpdCosine,
-    SpdCrossEntropy,
-    Supervised,
-    spd_loss,
-)
+from spdlib.methods import MoCo, SimCLR, SimSiam, Supervised
+from spdlib.objectives import Objective, SpdCosine, SpdCrossEntropy, spd_loss
 
 
 class Tiny(nn.Module):

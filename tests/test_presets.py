@@ -1,13 +1,17 @@
 """Settings: what they say, refuse, and how the learning rate runs."""
 
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
+from spdlib.encoders import load_encoder
+from spdlib.methods import METHODS, method_name
+from spdlib.pretraining import Views, objective
 from spdlib.pretraining.presets import (
     LAPTOP,
     OPEN_QUESTIONS,
-    PUBLISHED,
     Settings,
     open_questions,
     settings,
@@ -15,17 +19,18 @@ from spdlib.pretraining.presets import (
 )
 
 
-@pytest.mark.parametrize("method", PUBLISHED)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("preset", ["laptop", "paper"])
 def test_every_preset_is_complete(method, preset):
     s = settings(method, preset)
     assert s.name == f"{method}_spd" and settings(method, preset, eta=0).name == method
+    assert settings(method, preset, eta=0.5).name == f"{method}_spd_eta0.5"
     assert s.encoder == ("resnet50" if preset == "paper" else LAPTOP["encoder"])
 
 
 def test_learning_rates_are_the_published_ones():
     # Chen & He: 0.05 x 512 / 256; MoCo v2's script: 0.03 at 256; Chen et al.: 0.3 x 4096 / 256.
-    rates = {method: settings(method, "paper").learning_rate for method in PUBLISHED}
+    rates = {method: settings(method, "paper").learning_rate for method in METHODS}
     assert rates == pytest.approx({"simsiam": 0.1, "moco": 0.03, "simclr": 4.8, "supervised": 0.1})
 
 
@@ -73,10 +78,22 @@ def test_unknown_methods_and_presets_are_named():
 
 def test_tables_show_departures_and_open_questions():
     shown = table()
-    assert list(shown.columns) == list(PUBLISHED)
-    assert shown.loc["queue", "moco"] == "65536 → 1024" and shown.loc["queue", "simsiam"] == "-"
+    assert list(shown.columns) == list(METHODS)
+    assert shown.loc["queue", "moco"] == "65536 → 256" and shown.loc["queue", "simsiam"] == "-"
     for name, value in LAPTOP.items():
         departs = str(settings("simsiam", "paper").model_dump()[name]) != str(value)
         assert (" → " in shown.loc[name, "simsiam"]) == departs
     assert list(open_questions().index) == list(OPEN_QUESTIONS)
     assert all(Settings.model_fields[name].description for name in Settings.model_fields)
+
+
+def test_a_record_is_all_that_a_new_method_needs(monkeypatch):
+    ours = replace(METHODS["simclr"], title="Ours", laptop={"temperature": 0.3})
+    monkeypatch.setitem(METHODS, "ours", ours)
+    s = settings("ours", size=32)
+    assert method_name(s.name) == "Ours + SPD" and table().loc["temperature", "ours"] == "0.1 → 0.3"
+    torch.manual_seed(0)
+    step = objective(load_encoder("resnet18").train(), s)
+    images = torch.randint(256, (4, 3, 37, 37)).byte()
+    strong, triplet = Views(s)(images, step.baseline.views, torch.Generator().manual_seed(0))
+    assert step.baseline.criterion.temperature == 0.3 and step(strong, triplet)["loss"].isfinite()

@@ -22,6 +22,7 @@ from spdlib.datasets.tree import tree
 from spdlib.encoders import HALF_NORM, IMAGENET_NORM, load_encoder, read_provenance
 from spdlib.pretraining import (
     COLUMNS,
+    Pretraining,
     Views,
     checkpoints,
     export,
@@ -31,7 +32,7 @@ from spdlib.pretraining import (
 )
 from spdlib.pretraining.batches import Images, Order, decode
 from spdlib.pretraining.batches import generator as seeded
-from spdlib.pretraining.cli import main
+from spdlib.pretraining.cli import main, tables
 from spdlib.pretraining.monitors import spot_the_difference
 from spdlib.pretraining.presets import settings
 
@@ -101,6 +102,31 @@ def test_files_that_do_not_decode_give_way_to_the_next(folder):
         decode(table, 16)
     with pytest.warns(UserWarning, match=r"skipped: .*broken\.png"):
         assert len(decode(table, 16, skip=True)) == len(table) - 1
+
+
+def test_only_normal_images_of_the_training_split_are_trained_on(tmp_path):
+    parts = (("train/good", 3), ("test/good", 5), ("test/bent", 2), ("ground_truth/bent", 2))
+    for number, (part, count) in enumerate(parts):
+        (tmp_path / "nut" / part).mkdir(parents=True)
+        for i, pixels in enumerate(noise(count, seed=number).permute(0, 2, 3, 1).numpy()):
+            name = f"{i}_mask.png" if "truth" in part else f"{i}.png"
+            Image.fromarray(pixels).save(tmp_path / "nut" / part / name)
+    train, watched = tables(str(tmp_path), 4)
+    assert {path.split("/nut/")[1] for path in train.path} == {
+        f"train/good/{i}.png" for i in (0, 1, 2)
+    }
+    assert watched.path.str.contains("test/good").all() and len(watched) == 4
+    for most, count in ((0, 0), (1, 1), (5, 5), (99, 5)):
+        assert len(tables(str(tmp_path), most, categories=["nut"])[1]) == count
+
+
+def test_a_digest_is_of_what_the_files_hold_not_of_what_they_are_called(folder):
+    before = Images(tree(folder)).digest()
+    first = folder / "train" / "a" / "00.png"
+    first.rename(first.with_name("000.png"))
+    assert Images(tree(folder)).digest() == before
+    first.with_name("000.png").write_bytes(b"other")
+    assert Images(tree(folder)).digest() != before
 
 
 # What comes out
@@ -179,10 +205,10 @@ def test_accumulated_parts_see_the_views_of_the_whole_batch(monkeypatch):
     ],
 )
 def test_exported_weights_load_into_plain_models(name, plain, norm, tmp_path):
-    s = small("simsiam", encoder=name, epochs=1)
+    s = small("simsiam", encoder=name, epochs=1, dataset="path/to/noise", categories=["a"])
     encoder = starting_encoder(s)
     with torch.enable_grad():
-        history = pretrain(encoder, noise(), s, data="noise")
+        history = pretrain(encoder, noise(), s)
     path = export(encoder, tmp_path / "encoder.safetensors")
     model = plain().eval()
     missing, unexpected = model.load_state_dict(load_file(path), strict=False)
@@ -195,7 +221,9 @@ def test_exported_weights_load_into_plain_models(name, plain, norm, tmp_path):
 
     about = read_provenance(path)
     assert about["encoder"] == name and about["method"] == "simsiam" and about["eta"] == 0.5
-    assert about["data"] == "noise" and about["images"] == 13 and about["steps"] == len(history)
+    assert about["dataset"] == "noise" and about["categories"] == ["a"]
+    assert about["images"] == 13 and about["steps"] == len(history)
+    assert about["digest"] == Images(noise()).digest() != Images(noise(seed=1)).digest()
     assert about["versions"]["torch"] == torch.__version__.split("+")[0]
     again = load_encoder(name, path)
     pretrain(again, noise(), s)
@@ -221,6 +249,25 @@ def test_collapse_is_said_once(capsys):
     )
     assert "collapse: all images are nearly one point" in history.attrs["collapse"]
     assert capsys.readouterr().out.count("collapse") == 1
+
+
+def test_collapsed_projections_are_spoken_of_though_features_are_spread():
+    s = small("simsiam", 0.0, epochs=1)
+    encoder = starting_encoder(s)
+    held_out = noise(16, seed=1)
+    network = Pretraining(encoder, s, Images(noise()), held_out)
+    linear = [
+        m for m in network.objective.baseline.projection.modules() if hasattr(m, "running_var")
+    ]
+    torch.nn.init.zeros_(linear[-2].weight[1:])  # one unit is left before the last layer
+    row = network._watch()
+    assert row["effective_rank"] > 2 > row["effective_rank_projected"]
+    assert "projections, collapse: " in network.said
+
+
+def test_a_queue_longer_than_the_images_is_spoken_of():
+    with pytest.warns(UserWarning, match=r"queue: 16 keys of 13 images.* A queue of 12 or less"):
+        pretrain(starting_encoder(small("moco")), noise(), small("moco", queue=16, epochs=1))
 
 
 # What is refused, before long work
@@ -367,15 +414,15 @@ ARGUMENTS = [
 
 @pytest.mark.slow
 def test_the_command_line_trains_on_a_folder(folder, tmp_path, capsys):
-    given = ["--data", str(folder), "--method", "supervised", "--eta", "0.2", *ARGUMENTS]
+    given = ["--dataset", str(folder), "--method", "supervised", "--eta", "0.2", *ARGUMENTS]
     out = tmp_path / "out"
     assert main([*given, "--out", str(out)]) == 1
     assert "broken.png: the image does not decode" in capsys.readouterr().err
     assert main([*given, "--out", str(out), "--unreadable", "skip", "--no-resume"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("skipped: ") == 1 and "supervised_spd, 4 steps" in shown
+    assert shown.count("skipped: ") == 1 and "supervised_spd_eta0.2, 4 steps" in shown
     about = read_provenance(out / "encoder.safetensors")
-    assert about["eta"] == 0.2 and about["skipped"] == 1 and about["data"] == str(folder)
+    assert about["eta"] == 0.2 and about["skipped"] == 1 and about["dataset"] == "images"
     assert json.loads(json.dumps(about)) == about
     assert len(pd.read_csv(out / "log.csv")) == 5
 
@@ -386,7 +433,7 @@ def test_the_command_line_trains_on_a_folder(folder, tmp_path, capsys):
         (["--eta", "much"], "eta: input should be a valid number"),
         (["--method", "byol"], "method: 'byol' is not one of simsiam"),
         (["--size", "100"], "size: input should be a multiple of 32"),
-        (["--data", "/no/such/folder"], "/no/such/folder is not a folder"),
+        (["--dataset", "/no/such/folder"], "'/no/such/folder': neither a known name nor a folder"),
         (["--weights", "nowhere.safetensors", "--epochs", "1"], "no weight file at nowhere"),
         (["--method", "moco", "--queue", "100"], "queue: 100 is no multiple of batch_size"),
     ],

@@ -162,8 +162,8 @@ def test_cutpaste_is_sigma_zero(images):
 
 def test_p_zero_changes_nothing(images):
     for x in (images, (images * 255).byte(), images[0]):
-        same = SmoothBlend(p=0)(x, generator=generator(), details=True)
-        assert torch.equal(same.images, x) and not same.alpha.any()
+        assert torch.equal(SmoothBlend(p=0)(x, generator=generator()), x)
+    assert not SmoothBlend(p=0).alpha(SmoothBlend(p=0).draw(6, (96, 128), generator())).any()
     half = SmoothBlend(p=0.5).draw(2000, (32, 32), generator()).blended
     assert abs(half.double().mean() - 0.5) < 0.04
 
@@ -230,17 +230,6 @@ def test_other_settings_about_the_same_places():
             centres, before = ((b[:, :2] + b[:, 2:]) / 2 for b in (boxes, others))
             assert (centres - before)[free].abs().sum() <= 1.0 * free.sum()
             assert settings.get("area") == (1.0, 1.0) or free.sum() > 100
-
-
-def test_details_tell_what_was_done(images):
-    blended, alpha, source, target = SmoothBlend()(images, generator=generator(), details=True)
-    draw = SmoothBlend().draw(6, (96, 128), generator())
-    assert torch.equal(blended, SmoothBlend().blend(images, draw))
-    assert torch.equal(alpha, SmoothBlend().alpha(draw))
-    assert torch.equal(source, draw.source_boxes) and torch.equal(target, draw.target_boxes)
-    one = SmoothBlend()(images[0], details=True)
-    assert one.images.shape == (3, 96, 128) and one.alpha.shape == (1, 96, 128)
-    assert one.source.shape == one.target.shape == (4,)
 
 
 @pytest.mark.parametrize("blend", [SmoothBlend(p=0.7), CutPaste()])

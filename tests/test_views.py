@@ -6,12 +6,11 @@ from sklearn.datasets import load_sample_image
 from torchvision.transforms.v2 import functional as F
 
 from spdlib.colour import draw_jitter, jitter, no_jitter
+from spdlib.methods import METHODS, StrongView
 from spdlib.smoothblend import SmoothBlend
 from spdlib.views import (
-    STRONG,
     WEAK,
-    StrongView,
-    View,
+    Share,
     WeakView,
     _crop_and_flip_as_product,
     crop_and_flip,
@@ -69,7 +68,7 @@ def test_a_grey_image_jitters_as_its_rgb_copy(images):
 
 
 def test_crops_are_torchvisions(images):
-    draw = View(STRONG["simsiam"], 32).draw(5, (60, 80), generator())
+    draw = StrongView("simsiam", 32).draw(5, (60, 80), generator())
     for x, view, box, flip in zip(
         images, crop_and_flip(images, draw.crop, draw.flip, 32), draw.crop, draw.flip, strict=True
     ):
@@ -81,7 +80,7 @@ def test_crops_are_torchvisions(images):
 
 @pytest.mark.parametrize("size", [24, 64, 100])
 def test_the_accelerators_crops_are_the_same(images, size):
-    draw = View(STRONG["simclr"], size).draw(5, (60, 80), generator())
+    draw = StrongView("simclr", size).draw(5, (60, 80), generator())
     expected = crop_and_flip(images, draw.crop, draw.flip, size)
     product = _crop_and_flip_as_product(images, draw.crop, draw.flip, size)
     torch.testing.assert_close(product, expected, rtol=0, atol=1e-5)
@@ -94,9 +93,9 @@ def test_blur_is_torchvisions(images):
         torch.testing.assert_close(blurred, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", STRONG)
+@pytest.mark.parametrize("method", METHODS)
 def test_draws_fill_their_ranges(method):
-    recipe = STRONG[method]
+    recipe = METHODS[method].recipe
     draw = StrongView(method, 224).draw(5000, (256, 256), generator())
     area = (draw.crop[:, 2] * draw.crop[:, 3]) / 256**2
     assert recipe.area[0] * 0.95 < area.min() < recipe.area[0] * 1.2 and area.max() > 0.95
@@ -127,6 +126,23 @@ def test_triplet(images):
     assert torch.equal(positive, weak(images, again))
     assert torch.equal(negative, blend(weak(images, again), generator=again))
     assert not torch.equal(positive, negative)
+
+
+def test_shares_of_a_batch_get_the_views_and_masks_of_the_whole(images):
+    weak, blend = WeakView(48), SmoothBlend()
+    whole = spd_triplet(images[:4], weak, blend, generator(), alpha=True)
+    parts = [
+        spd_triplet(part, weak, blend, generator(), share=Share(number, 2), alpha=True)
+        for number, part in enumerate(images[:4].chunk(2))
+    ]
+    for expected, *found in zip(whole, *parts, strict=True):
+        assert torch.equal(torch.cat(found), expected)
+    again = generator()
+    weak(images[:4], again)
+    second = weak(images[:4], again)
+    draw = blend.draw(4, (48, 48), again)
+    assert torch.equal(whole[2], blend.blend(second, draw))
+    assert torch.equal(whole[3], blend.alpha(draw))
 
 
 def test_mixed_precision_leaves_views_alone(images):

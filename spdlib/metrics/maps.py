@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from spdlib.datasets.files import images_in
+from spdlib.datasets.files import is_image, plain, walk
 from spdlib.datasets.samples import read_mask
 from spdlib.metrics.counts import Array
 from spdlib.paths import replacing
@@ -44,7 +44,7 @@ def find(maps: str | Path, masks: str | Path) -> pd.DataFrame:
     for folder in (maps, masks):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not a folder")
-    found = sorted(path for path in maps.rglob("*") if path.suffix.lower() in ENDINGS)
+    found = [path for path in walk(maps) if path.suffix.lower() in ENDINGS]
     if not found:
         raise ValueError(f"{maps} holds no maps ({', '.join(ENDINGS)})")
     by_place = {_place(path, masks): path for path in _mask_files(masks)}
@@ -175,7 +175,7 @@ def _truth(pair: Any, values: Array) -> Array:
 
 def _mask_files(folder: Path) -> list[Path]:
     """The images below a folder; of a whole data set, those among its masks."""
-    files = images_in(folder, deep=True)
+    files = [path for path in walk(folder) if is_image(path)]
     return [path for path in files if MASKS & set(_parents(path, folder))] or files
 
 
@@ -185,7 +185,7 @@ def _parents(path: Path, root: Path) -> list[str]:
 
 def _place(path: Path, root: Path) -> tuple[str, ...]:
     parents = (part for part in path.relative_to(root).parts[:-1] if part.lower() not in WORDS)
-    return (*parents, path.stem.removesuffix("_mask"))
+    return (*parents, plain(path.stem))
 
 
 def _depth(path: Path, root: Path) -> int | None:

@@ -1,6 +1,6 @@
 """Pretraining an encoder, with and without SPD: from a notebook, or from the command line.
 
-    python -m spdlib.pretraining --data elpv --method simsiam --eta 0.1
+    python -m spdlib.pretraining --dataset elpv --method simsiam --eta 0.1
 
 ``presets`` holds the settings, ``training`` the Lightning module, ``monitors`` what is watched
 and ``live`` how it is shown, ``batches`` what is read, ``checkpoints`` what is kept,

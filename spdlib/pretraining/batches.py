@@ -22,6 +22,8 @@ from torchvision.transforms.v2 import functional as F
 from spdlib.datasets.samples import read_image
 from spdlib.progress import track
 
+DIGESTED = 10_000  # files whose bytes are read, at most, to tell one set of images from another
+
 
 def decode(table: pd.DataFrame, size: int, skip: bool = False) -> Tensor:
     """All images of a table as uint8 (N, 3, size, size): read once, not once an epoch.
@@ -74,7 +76,7 @@ class Images(Dataset):
         labels: Sequence[int] | Tensor | None = None,
         size: int = 256,
     ):
-        self.tensor = self.paths = None
+        self.tensor, self.paths, self.names = None, None, []
         if isinstance(images, pd.DataFrame):
             # One array of bytes: a list of a million texts would be copied into every worker.
             self.paths = np.array([os.fsencode(path) for path in images.path])
@@ -114,12 +116,19 @@ class Images(Dataset):
         return f"image {number}" if self.paths is None else os.fsdecode(self.paths[number])
 
     def digest(self) -> str:
-        """SHA-256 of the pixels, or of the files' names, and of the labels."""
+        """SHA-256 of the labels and of the images: their pixels, or the bytes of their files.
+
+        Of more than ``DIGESTED`` files so many, spread evenly, are read, and the names of all.
+        """
         seen = hashlib.sha256(self.labels.numpy().tobytes())
         if self.paths is None:
             seen.update(self.tensor.contiguous().numpy())
-        else:
+            return seen.hexdigest()
+        if len(self) > DIGESTED:
             seen.update(b"\0".join(os.path.basename(path) for path in self.paths))
+        for path in self.paths[:: -(-len(self) // DIGESTED)]:
+            with open(path, "rb") as file:
+                seen.update(hashlib.file_digest(file, "sha256").digest())
         return seen.hexdigest()
 
     def __getitem__(self, numbers: list[int]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Pretraining from the command line, alone, under torchrun or under SLURM.
 
-python -m spdlib.pretraining --data elpv --method simsiam --eta 0.1
+python -m spdlib.pretraining --dataset elpv --method simsiam --eta 0.1
 python -m spdlib.pretraining --help
 """
 
@@ -8,16 +8,18 @@ import argparse
 import os
 import sys
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from spdlib import paths
-from spdlib.datasets import elpv
+from spdlib.datasets import load
 from spdlib.datasets.tree import tree
 from spdlib.paths import show
 from spdlib.pretraining import CHECKPOINT_EVERY, decode, export, pretrain, starting_encoder
@@ -25,22 +27,38 @@ from spdlib.pretraining.presets import Settings
 from spdlib.pretraining.presets import settings as choose
 
 
-def tables(data: str, held_out: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tables of what to train on, normal images only, and of what to watch the training on.
+def tables(
+    dataset: str, held_out: int, seed: int = 0, categories: Sequence[str] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The normal images of a data set: what to train on, and what to watch the training on.
 
     Args:
-        data: ``elpv``, or a folder of images as :func:`spdlib.datasets.tree.tree` takes it.
-        held_out: How many images to watch, at most; spread evenly over those held out.
-        seed: Of what is held out.
+        dataset: A name or a folder, as for :func:`spdlib.datasets.load`.
+        held_out: Most images to watch; spread evenly over the normal ones of the test split.
+        seed: Seed of the split, where the data set has none of its own.
+        categories: Which ones; None for all.
+
+    Returns:
+        Two tables of samples without an image in common.
+
+    Raises:
+        ValueError: There are no normal images to train on; or as ``load``.
     """
-    if data == "elpv":
-        table = elpv(seed=seed)
-        table = table[table.label == 0]
-    else:
-        table = tree(data, seed=seed)
-    watched = table[table.split == "test"]
-    watched = watched.iloc[:: max(1, -(-len(watched) // max(1, held_out)))]
-    return table[table.split == "train"], watched.head(held_out)
+    normal = _table(dataset, categories, seed).query("label == 0")
+    train, test = (normal[normal.split == part] for part in ("train", "test"))
+    if train.empty:
+        raise ValueError(f"dataset: {dataset} has no normal images to train on")
+    rows = np.linspace(0, len(test) - 1, min(held_out, len(test))).round().astype(int)
+    return train, test.iloc[rows]
+
+
+def _table(dataset: str, categories: Sequence[str] | None, seed: int) -> pd.DataFrame:
+    try:
+        return load(dataset, categories, seed)
+    except ValueError as error:
+        if "layout" not in str(error):
+            raise
+        return tree(dataset, seed=seed)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     given = vars(parser.parse_args(arguments))
     changes = {name: given.pop(name) for name in Settings.model_fields}
-    method, preset = changes.pop("method") or "simsiam", given.pop("preset")
+    method, preset = changes.pop("method") or "simsiam", changes.pop("preset") or "laptop"
     try:
         _run(choose(method, preset, **changes), **given)
     except (ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
@@ -65,18 +83,18 @@ def _run(
     every: int, **options: Any,
 ) -> None:  # fmt: skip
     options = {name: value for name, value in options.items() if value is not None}
-    folder = Path(out) if out else paths.runs() / "pretraining" / settings.name
-    train, watched = tables(settings.data, held_out)
+    folder = Path(out) if out else paths.runs(settings.dataset) / "pretraining" / settings.name
+    train, watched = tables(settings.dataset, held_out, categories=settings.categories)
     skip = options["skip"] = options.pop("unreadable") == "skip"
     if workers is None:  # ELPV is decoded once, into memory
         share = (os.cpu_count() or 1) // options["devices"]
-        workers = 0 if settings.data == "elpv" else max(1, min(8, share))
+        workers = 0 if settings.dataset == "elpv" else max(1, min(8, share))
     images: pd.DataFrame | Tensor = train
     labels = None
-    if settings.data == "elpv":
+    if settings.dataset == "elpv":
         images = decode(train, settings.source_size)
         labels = pd.Categorical(train.category).codes
-    seen = decode(watched, settings.source_size, skip) if len(watched) else None
+    seen = decode(watched, settings.source_size, skip) if len(watched) > 1 else None
     encoder = starting_encoder(settings)
     history = pretrain(
         encoder, images, settings, seen, labels, folder, workers=workers, every=every, **options
@@ -99,7 +117,6 @@ def _parser() -> argparse.ArgumentParser:
         "a run was stopped.",
     )
     add = parser.add_argument
-    add("--preset", default="laptop", choices=("laptop", "paper"), help="default: laptop")
     add("--out", metavar="FOLDER", help="checkpoint, log, encoder; default: runs/pretraining/NAME")
     add("--export", dest="export_to", metavar="FILE", help="default: OUT/encoder.safetensors")
     add("--resume", action=argparse.BooleanOptionalAction, default=True, help="--no-resume: anew")
@@ -120,7 +137,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, field in Settings.model_fields.items():
         choices = typing.get_args(field.annotation) if _is_literal(field.annotation) else ()
         text = field.description + (f" ({', '.join(choices)})" if choices else "")
-        group.add_argument(f"--{name.replace('_', '-')}", metavar="X", help=text)
+        several = {"nargs": "+"} if name == "categories" else {}
+        group.add_argument(f"--{name.replace('_', '-')}", metavar="X", help=text, **several)
     return parser
 
 

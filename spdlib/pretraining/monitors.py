@@ -41,19 +41,22 @@ def spot_the_difference(
     Returns:
         ``auroc`` and ``aupr`` (weak views 0, blended views 1), in [0, 1]; the cosine distances
         ``weak`` and ``blended``, (N,) each; ``features``, the anchors' (N, D); and, with a
-        projection, ``projected``, the AU-ROC of the distances there.
+        projection, ``projected``, the AU-ROC of the distances there, and ``projections``, the
+        anchors' (N, E).
     """
     generator = torch.Generator().manual_seed(seed)
     weak_view, blend = WeakView(size), SmoothBlend()
     weight = next(network.parameters())
-    parts, projected = [], []
+    parts, projected, projections = [], [], []
     for batch in images.split(batch_size):
         batch = batch.to(weight.device).float() / 255
         triplet = spd_triplet(batch, weak_view, blend, generator)
         features = [network(view.to(weight.dtype)) for view in triplet]
         parts.append((*_distances(features), features[0].float()))
         if projection is not None:
-            projected.append(_distances([projection(x) for x in features]))
+            there = [projection(x) for x in features]
+            projected.append(_distances(there))
+            projections.append(there[0].float())
     weak, blended, features = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
     labels = torch.cat([torch.zeros(len(weak)), torch.ones(len(blended))])
     scores = torch.cat([weak, blended])
@@ -67,6 +70,7 @@ def spot_the_difference(
     if projection is not None:
         scores = torch.cat([torch.cat(part) for part in zip(*projected, strict=True)])
         found["projected"] = float(auroc(labels, scores.cpu()))
+        found["projections"] = torch.cat(projections).cpu()
     return found
 
 

@@ -8,38 +8,16 @@ import math
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from spdlib.methods import METHODS, known, run_name
 from spdlib.settings import EncoderName, ImageSize, explain
 
-Method = Literal["simsiam", "moco", "simclr", "supervised"]
+MethodName = Annotated[str, AfterValidator(known)]
 Preset = Literal["laptop", "paper"]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
-PUBLISHED: dict[str, dict[str, Any]] = {
-    # Chen & He, CVPR 2021, section 3.
-    "simsiam": {
-        "epochs": 100, "batch_size": 512, "optimizer": "sgd", "base_lr": 0.05,
-        "weight_decay": 1e-4, "schedule": "cosine", "warmup_epochs": 0,
-    },
-    # Chen et al., 2020 (MoCo v2), and its code.
-    "moco": {
-        "epochs": 200, "batch_size": 256, "optimizer": "sgd", "base_lr": 0.03,
-        "weight_decay": 1e-4, "schedule": "cosine", "warmup_epochs": 0,
-        "temperature": 0.2, "queue": 65536, "key_momentum": 0.999,
-    },
-    # Chen et al., ICML 2020, sections 2 and 5, appendix B.
-    "simclr": {
-        "epochs": 100, "batch_size": 4096, "optimizer": "lars", "base_lr": 0.3,
-        "weight_decay": 1e-6, "schedule": "cosine", "warmup_epochs": 10, "temperature": 0.1,
-    },
-    # PyTorch's ImageNet example, whose ResNets the field compares with.
-    "supervised": {
-        "epochs": 90, "batch_size": 256, "optimizer": "sgd", "base_lr": 0.1,
-        "weight_decay": 1e-4, "schedule": "steps", "warmup_epochs": 0, "spd": "cross_entropy",
-    },
-}  # fmt: skip
 # Zou et al., ECCV 2022: the method's own settings and the network of most of its tables.
 PAPER = {"encoder": "resnet50", "weights": "random", "size": 224, "eta": 0.1}
 
@@ -47,14 +25,6 @@ LAPTOP = {
     "encoder": "efficientnet_lite0", "weights": "imagenet", "size": 96, "eta": 1.0,
     "epochs": 2, "batch_size": 32,
 }  # fmt: skip
-# A short run ends before a long queue has filled, a slow key encoder has moved or a long
-# warm-up is over. SimSiam at 0.1 teaches SPD to the projections and hardly to the features:
-# spot-the-difference AU-ROC 85 % and 70 %, against 97 % and 78 % at 0.3 (ELPV, 22 steps, seed 0).
-LAPTOP_METHOD = {
-    "simsiam": {"base_lr": 0.3},
-    "moco": {"queue": 1024, "key_momentum": 0.99},
-    "simclr": {"warmup_epochs": 0},
-}
 
 
 class Settings(BaseModel):
@@ -62,9 +32,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    method: Method = Field(description="the baseline")
+    method: MethodName = Field(description=f"the baseline ({', '.join(METHODS)})")
     eta: float = Field(ge=0, description="weight of the SPD loss; 0 is the baseline alone")
-    data: str = Field("elpv", description="elpv, or a folder of images")
+    preset: Preset = Field("laptop", description="where what is not given comes from")
+    dataset: str = Field(
+        "elpv", min_length=1, description="elpv, visa, mvtec or a folder of images"
+    )
+    categories: list[str] | None = Field(None, description="which of its categories; default: all")
     encoder: EncoderName = Field(description="the network that is trained")
     weights: str = Field(description="where it starts: random, imagenet or a weight file")
     size: ImageSize = Field(description="side of the views, pixels")
@@ -97,18 +71,18 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> "Settings":
-        needed = {"moco": ("temperature", "queue", "key_momentum"), "simclr": ("temperature",)}
-        for name in needed.get(self.method, ()):
-            if getattr(self, name) is None:
+        needs = METHODS[self.method].needs
+        for name in needs:
+            if getattr(self, name, "counted") is None:
                 raise ValueError(f"{name}: {self.method} needs it")
-        if self.method == "moco" and self.queue % self.batch_size:
+        if "queue" in needs and self.queue % self.batch_size:
             raise ValueError(f"queue: {self.queue} is no multiple of batch_size {self.batch_size}")
         return self
 
     @property
     def name(self) -> str:
-        """The method as files and figures name it: ``simsiam`` or ``simsiam_spd``."""
-        return self.method + ("_spd" if self.eta else "")
+        """The method as files and figures name it, by :func:`spdlib.methods.run_name`."""
+        return run_name(self.method, self.eta, preset_values(self.method, self.preset)["eta"])
 
     @property
     def learning_rate(self) -> float:
@@ -152,7 +126,7 @@ def settings(method: str, preset: str = "laptop", **changes: Any) -> Settings:
     """A preset's settings for a method, with changes, checked.
 
     Args:
-        method: ``simsiam``, ``moco``, ``simclr`` or ``supervised``.
+        method: A key of :data:`spdlib.methods.METHODS`.
         preset: ``laptop`` or ``paper``.
         **changes: Settings by name; text is read as the setting's type, None changes nothing.
 
@@ -162,7 +136,7 @@ def settings(method: str, preset: str = "laptop", **changes: Any) -> Settings:
     >>> settings("moco", "paper", eta=0.5).queue
     65536
     """
-    values = {"method": method} | preset_values(method, preset)
+    values = {"method": method, "preset": preset} | preset_values(method, preset)
     values |= {name: value for name, value in changes.items() if value is not None}
     try:
         return Settings.model_validate(values, strict=False)  # a command line gives text
@@ -173,17 +147,18 @@ def settings(method: str, preset: str = "laptop", **changes: Any) -> Settings:
 
 def preset_values(method: str, preset: str) -> dict[str, Any]:
     """What a preset sets for a method."""
-    if method not in PUBLISHED:
-        raise ValueError(f"method: {method!r} is not one of {', '.join(PUBLISHED)}")
+    if method not in METHODS:
+        raise ValueError(f"method: {method!r} is not one of {', '.join(METHODS)}")
     if preset not in ("laptop", "paper"):
         raise ValueError(f"preset: {preset!r} is not one of laptop, paper")
-    values = PAPER | PUBLISHED[method]
-    return values if preset == "paper" else values | LAPTOP | LAPTOP_METHOD.get(method, {})
+    record = METHODS[method]
+    values = PAPER | record.published
+    return values if preset == "paper" else values | LAPTOP | record.laptop
 
 
 def table() -> pd.DataFrame:
     """Published settings by method; after an arrow, where the laptop preset departs from them."""
-    presets = {m: (preset_values(m, "paper"), preset_values(m, "laptop")) for m in PUBLISHED}
+    presets = {m: (preset_values(m, "paper"), preset_values(m, "laptop")) for m in METHODS}
     names = [n for n in Settings.model_fields if any(n in paper for paper, _ in presets.values())]
 
     def cell(name: str, paper: dict[str, Any], laptop: dict[str, Any]) -> str:

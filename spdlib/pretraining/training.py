@@ -1,6 +1,6 @@
 """Pretraining an encoder, with and without SPD: from a notebook, or from the command line.
 
-    python -m spdlib.pretraining --data elpv --method simsiam --eta 0.1
+    python -m spdlib.pretraining --dataset elpv --method simsiam --eta 0.1
 
 A LightningModule, so devices, nodes, precision and accumulation are Lightning's. Views are made
 on the training device, a batch at a time. All randomness follows from the seed, the step and an
@@ -9,8 +9,8 @@ processes see the views that one would.
 """
 
 import signal
+import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -21,13 +21,14 @@ import pytorch_lightning as pl
 import torch
 from lightly.utils.lars import LARS
 from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from spdlib.encoders import Encoder, load_encoder, save_encoder
-from spdlib.objectives import METHODS, Objective, SpdCosine, SpdCrossEntropy
-from spdlib.paths import replacing, show
+from spdlib.methods import METHODS, StrongView
+from spdlib.objectives import Objective, SpdCosine, SpdCrossEntropy
+from spdlib.paths import dataset_name, replacing, show
 from spdlib.pretraining import checkpoints
 from spdlib.pretraining.batches import Images, Order, decode, generator, seed_of
 from spdlib.pretraining.distributed import synchronise
@@ -35,12 +36,15 @@ from spdlib.pretraining.monitors import collapse, spot_the_difference, spread
 from spdlib.pretraining.presets import Settings
 from spdlib.progress import Bar, quiet_lightning
 from spdlib.smoothblend import CutPaste, SmoothBlend
-from spdlib.views import StrongView, View, WeakView, plain_view
+from spdlib.views import WHOLE, Share, WeakView, spd_triplet
 
 __all__ = ["Pretraining", "Views", "decode", "export", "objective", "pretrain", "starting_encoder"]
 
 TERMS = ("loss", "baseline", "spd", "cos_positive", "cos_negative", "spd_accuracy")
-WATCHED = ("std", "effective_rank", "spot_auroc", "spot_aupr", "spot_projected")
+WATCHED = (
+    "std", "effective_rank", "std_projected", "effective_rank_projected",
+    "spot_auroc", "spot_aupr", "spot_projected",
+)  # fmt: skip
 COLUMNS = ("step", "epoch", "lr", *TERMS, *WATCHED)
 LOG = "log.csv"
 CHECKPOINT_EVERY = 200  # steps
@@ -52,12 +56,10 @@ class Views:
 
     Args:
         settings: Which views, of what size.
-        shares: In how many a batch is cut, by processes and by gradient accumulation. What
-            happens to an image is drawn for the whole batch, so it does not depend on the cut.
     """
 
-    def __init__(self, settings: Settings, shares: int = 1):
-        self.settings, self.shares = settings, shares
+    def __init__(self, settings: Settings):
+        self.settings = settings
         self.strong = StrongView(settings.method, settings.size)
         self.weak = WeakView(settings.size)
         blend = SmoothBlend if settings.blend == "smoothblend" else CutPaste
@@ -65,8 +67,8 @@ class Views:
 
     @torch.no_grad()
     def __call__(
-        self, images: Tensor, count: int, generator: torch.Generator, share: int = 0
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor, Tensor] | None]:
+        self, images: Tensor, count: int, generator: torch.Generator, share: Share = WHOLE
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
         """``count`` strong views, and the triplet (None if eta is 0).
 
         Args:
@@ -78,51 +80,28 @@ class Views:
         # Views are made as they are whatever the precision of the network's step.
         with torch.autocast(images.device.type, enabled=False):
             images = images.float() / 255
-
-            def view(kind: View) -> Tensor:
-                draw = kind.draw(len(images) * self.shares, images.shape[-2:], generator)
-                return kind.apply_draw(images, self._cut(draw, share))
-
-            strong = tuple(view(self.strong) for _ in range(count))
+            strong = tuple(self.strong(images, generator, share) for _ in range(count))
             if not self.settings.eta:
                 return strong, None
-            positive = view(self.weak)
-            negative = view(self.weak) if self.settings.independent_views else positive.clone()
-            size = tuple(negative.shape[-2:])
-            draw = self.blend.draw(len(images) * self.shares, size, generator)
-            negative = self.blend.blend(negative, self._cut(draw, share), inplace=True)
-            return strong, (plain_view(images, self.settings.size), positive, negative)
-
-    def _cut(self, draw: Any, share: int) -> Any:
-        parts = {k: v.chunk(self.shares) for k, v in vars(draw).items() if torch.is_tensor(v)}
-        return replace(draw, **{name: part[share] for name, part in parts.items()})
+            independent = self.settings.independent_views
+            return strong, spd_triplet(images, self.weak, self.blend, generator, independent, share)
 
 
 def objective(encoder: Encoder, settings: Settings, classes: int = 0) -> Objective:
-    """What settings ask to optimise; its heads are initialised from torch's global state.
+    """Baseline and SPD loss as settings say; heads are initialised from torch's global state.
 
     Args:
-        encoder: What is trained.
+        encoder: The network to train.
         settings: Method, eta, and what they need.
         classes: How many the supervised method tells apart.
     """
-    s = settings
-    options = {
-        "simsiam": {"stop_gradient": s.stop_gradient},
-        "moco": {
-            "queue": s.queue,
-            "key_momentum": s.key_momentum,
-            "temperature": s.temperature,
-        },
-        "simclr": {"temperature": s.temperature},
-        "supervised": {"classes": classes},
-    }[s.method]
-    baseline = METHODS[s.method](encoder, **options)
-    if not s.eta:
-        return Objective(baseline)
-    if s.spd == "cosine":
-        return Objective(baseline, SpdCosine(s.fixed_anchor, s.joint_triplet), s.eta)
-    return Objective(baseline, SpdCrossEntropy(encoder.feature_dim, s.joint_triplet), s.eta)
+    method, values = METHODS[settings.method], settings.model_dump() | {"classes": classes}
+    baseline = method.baseline(encoder, **{name: values[name] for name in method.needs})
+    if settings.spd == "cosine":
+        spd: nn.Module = SpdCosine(settings.fixed_anchor, settings.joint_triplet)
+    else:
+        spd = SpdCrossEntropy(encoder.feature_dim, settings.joint_triplet)
+    return Objective(baseline, spd, settings.eta)
 
 
 class Pretraining(pl.LightningModule):
@@ -185,7 +164,7 @@ class Pretraining(pl.LightningModule):
             )
         if trainer.world_size > 1:
             synchronise(self, trainer.strategy.root_device.type)
-        self.views = Views(self.settings, shares)
+        self.views, self.shares = Views(self.settings), shares
 
     def train_dataloader(self) -> DataLoader:
         order = Order(
@@ -250,7 +229,8 @@ class Pretraining(pl.LightningModule):
         # For networks that draw, e.g. for dropout: as reproducible as the views.
         torch.manual_seed(seed_of(*key, share))
         count = self.objective.baseline.views
-        strong, triplet = self.views(batch["images"], count, generator(*key), share)
+        part = Share(share, self.shares)
+        strong, triplet = self.views(batch["images"], count, generator(*key), part)
         if self.dtype != torch.float32:  # "64-true" and the like
             strong = tuple(view.to(self.dtype) for view in strong)
             triplet = triplet and tuple(view.to(self.dtype) for view in triplet)
@@ -352,12 +332,17 @@ class Pretraining(pl.LightningModule):
             projection=baseline.projection.forward,  # not for those who listen to the training
         )  # fmt: skip
         baseline.train()
-        seen = spread(spot["features"])
-        # Of so few images the rank is small whatever the network.
-        said = collapse(**seen) if len(self.held_out) >= FEWEST else None
+        seen, projected = spread(spot["features"]), spread(spot["projections"])
+        said = collapse(**seen)
+        # The loss compares projections: they may be one while the features are not yet.
+        if said is None and (there := collapse(**projected)):
+            said = f"projections, {there}"
+        if len(self.held_out) < FEWEST:  # the rank is small whatever the network
+            said = None
         if said and not self.said:
             print(f"step {self.step}: {said}", flush=True)
         self.said = said
+        seen |= {f"{name}_projected": value for name, value in projected.items()}
         names = {"spot_auroc": "auroc", "spot_aupr": "aupr", "spot_projected": "projected"}
         return seen | {column: spot[name] for column, name in names.items()}
 
@@ -389,7 +374,6 @@ def pretrain(
     labels: Sequence[int] | Tensor | None = None,
     folder: str | Path | None = None,
     text: str = "",
-    data: str | None = None,
     *,
     every: int = CHECKPOINT_EVERY,
     resume: bool = True,
@@ -410,7 +394,6 @@ def pretrain(
         folder: Where checkpoints and ``log.csv`` go, and where a training that was stopped is
             taken up again; None: nothing is written.
         text: What the progress bar says.
-        data: What the images are, for the provenance; by default ``settings.data``.
         every: Steps between two checkpoints; there is always one at the end.
         resume: False starts over where there is a checkpoint.
         workers: Processes that decode images; 0: this one does.
@@ -421,9 +404,9 @@ def pretrain(
     Returns:
         One row a step: ``step`` (steps done), ``epoch``, ``lr``, the loss and its terms, and where
         it was watched ``std``, ``effective_rank``, ``spot_auroc`` and ``spot_aupr`` of the
-        features, and ``spot_projected``, the AU-ROC where the SPD loss compares; row 0 has only
-        these. What does not apply is NaN. ``attrs["collapse"]`` says whether the last watch
-        found the features collapsed, in words, or is None.
+        features, and ``spot_projected``, the AU-ROC where the SPD loss compares, beside the
+        spread there; row 0 has only these. What does not apply is NaN. ``attrs["collapse"]``
+        says in words whether the last watch found features or projections collapsed, or is None.
 
     Raises:
         ValueError: Images, labels or trainer options do not fit the settings, or the folder holds
@@ -434,14 +417,22 @@ def pretrain(
     samples = Images(images, labels, settings.source_size)
     if len(samples) < settings.batch_size:
         raise ValueError(
-            f"batch_size: {settings.batch_size} is more than the {len(samples)} images"
+            f"batch_size: {settings.batch_size} is more than the {len(samples)} images; take a "
+            "smaller one, or more images"
         )
     if held_out is not None and len(held_out) < 2:
         raise ValueError("held_out: one image; at least two are needed, or None for no watch")
-    if settings.method == "supervised" and samples.classes < 2:
+    if "classes" in METHODS[settings.method].needs and samples.classes < 2:
         raise ValueError(
-            "labels: supervised pretraining needs at least two classes (a table's categories, "
-            "which for a folder of images are the names of its subfolders)"
+            f"labels: {settings.method} pretraining needs at least two classes (a table's "
+            "categories, which for a folder of images are the names of its subfolders)"
+        )
+    if "queue" in METHODS[settings.method].needs and settings.queue > len(samples):
+        fits = len(samples) // settings.batch_size * settings.batch_size
+        warnings.warn(
+            f"queue: {settings.queue:,} keys of {len(samples):,} images; many are of the image "
+            f"that they are compared with. A queue of {fits:,} or less avoids most of that.",
+            stacklevel=2,
         )
     started_from = dict(encoder.provenance)
     with quiet_lightning(), torch.random.fork_rng(devices=[]):
@@ -466,8 +457,10 @@ def pretrain(
     encoder.provenance = {
         "encoder": encoder.name,
         **settings.model_dump(),
-        "data": data or settings.data,
+        "dataset": dataset_name(settings.dataset),
+        "categories": settings.categories or samples.names,
         "images": len(samples),
+        "digest": module.about["digest"],
         "skipped": len(module.skipped),
         "steps": module.step,
         "collapse": module.said,

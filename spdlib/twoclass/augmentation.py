@@ -104,13 +104,14 @@ def _passes(numbers: NDArray[np.int64], length: int, rng: np.random.Generator) -
 class Decoded(Dataset):
     """A table's images and masks in memory, 4 bytes a pixel: read once, used many times.
 
-    Whole images are resized to a square; unlike in ``spdlib.datasets.loader`` nothing is cut
-    off, since a label speaks of the whole image.
+    Whole images are resized to a square. Nothing is cut off unless that is asked for, since a
+    label speaks of the whole image.
 
     Args:
         table: A table of samples.
         size: Side of the square, pixels.
         workers: Processes that read.
+        crop: Cut off the border, as PaDiM's authors do.
 
     Attributes:
         table: The table, rows numbered from 0.
@@ -120,8 +121,8 @@ class Decoded(Dataset):
     Items are those of ``spdlib.datasets.SampleImages``. Errors are its errors.
     """
 
-    def __init__(self, table: pd.DataFrame, size: int, workers: int = 0):
-        samples = SampleImages(table, size, resize=size)
+    def __init__(self, table: pd.DataFrame, size: int, workers: int = 0, crop: bool = False):
+        samples = SampleImages(table, size, resize=None if crop else size)
         self.table, self.size = samples.table, size
         self.images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
         self.masks = torch.empty(len(samples), size, size, dtype=torch.bool)

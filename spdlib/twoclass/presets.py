@@ -17,6 +17,7 @@ from spdlib.twoclass.augmentation import Augment, Balance
 
 Task = Literal["detection", "segmentation"]
 TASKS: tuple[Task, ...] = ("detection", "segmentation")
+SHOTS = (5, 10)  # the paper's numbers of labelled images of each class
 Positive = Annotated[float, Field(gt=0)]
 
 STATED = {  # what the paper says; the rest is ours
@@ -121,21 +122,30 @@ class Run(NamedTuple):
     draw: int
 
 
-def runs(preset: str, methods: Sequence[str]) -> list[Run]:
+def runs(preset: str, methods: Sequence[str], shots: Sequence[int] = SHOTS) -> list[Run]:
     """Which trainings a preset asks for.
 
     ``paper``: everything, 5 and 10 shots in five draws, and high-shot. ``laptop``: one draw of
     10 shots of the classifier; of the U-Net that and high-shot, for the first and last method.
 
+    Args:
+        preset: ``laptop`` or ``paper``.
+        methods: The pretrainings that are compared.
+        shots: Numbers of labelled images of each class that there are; without 5 and 10 among
+            them, the largest is taken in their place.
+
     >>> len(runs("paper", ["imagenet"])), len(runs("laptop", ["imagenet", "simsiam"]))
     (22, 6)
+    >>> {run.k for run in runs("laptop", ["imagenet"], shots=[2, 3])} == {3, None}
+    True
     """
+    wanted = [k for k in SHOTS if k in shots] or [max(shots)]
     if preset == "paper":
-        cases = [(5, draw) for draw in range(5)] + [(10, draw) for draw in range(5)] + [(None, 0)]
+        cases = [(k, draw) for k in wanted for draw in range(5)] + [(None, 0)]
         return [Run(t, m, *case) for t in TASKS for case in cases for m in methods]
     ends = dict.fromkeys([methods[0], methods[-1]])
-    classifiers = [Run("detection", method, 10, 0) for method in methods]
-    return classifiers + [Run("segmentation", m, k, 0) for k in (10, None) for m in ends]
+    classifiers = [Run("detection", method, wanted[-1], 0) for method in methods]
+    return classifiers + [Run("segmentation", m, k, 0) for k in (wanted[-1], None) for m in ends]
 
 
 def table() -> pd.DataFrame:

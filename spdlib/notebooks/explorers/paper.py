@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from spdlib import comparison, paper
-from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.explorers.explorer import explorer, menu, plain
+from spdlib.notebooks.figures import panels, style
 from spdlib.notebooks.figures import paper as plots
-from spdlib.notebooks.figures import style
 
 PAIRS = [("simsiam", "simsiam_spd"), ("supervised", "supervised_spd")]
 ALL = "all"
@@ -29,23 +29,21 @@ def table_explorer(prepared: pd.DataFrame | None = None) -> widgets.VBox:
             tables follow the paper's in the menu.
     """
     own = {} if prepared is None or prepared.empty else comparison.tables(prepared)
-    first = {number: paper.tidy(number).iloc[0] for number in paper.TABLES}
-    options = [(f"{n}: {row.protocol} {row.task}", n) for n, row in first.items()]
+    first = paper.tidy().drop_duplicates("table").itertuples()
+    options = [(row.table, f"{row.table}: {row.protocol} {row.task}") for row in first]
     controls = {
-        "table": widgets.Dropdown(
-            options=[*options, *((f"yours: {name}", name) for name in own)], description="table"
-        ),
-        "metric": widgets.Dropdown(options=list(paper.METRICS), description="metric"),
-        "group": widgets.Dropdown(options=[ALL, *paper.GROUPS], description="subsets"),
-        "sort": widgets.Dropdown(options=list(SORTS), description="order"),
+        "table": menu([*options, *((name, f"yours: {name}") for name in own)]),
+        "metric": menu(plain(paper.METRICS)),
+        "group": menu(plain([ALL, *paper.GROUPS]), description="subsets"),
+        "sort": menu(plain(SORTS), description="order"),
     }
-    return explorer(controls, lambda **chosen: draw_table(**chosen, own=own), height=620, columns=2)
+    return explorer(controls, lambda **chosen: draw_table(**chosen, own=own), height=620)
 
 
 def draw_table(
     table: int | str, metric: str, group: str, sort: str, own: dict[str, pd.DataFrame]
 ) -> Figure:
-    """What the explorer shows.
+    """The explorer's figure.
 
     Args:
         table: Number of the paper's table, or a key of ``own``.
@@ -64,10 +62,7 @@ def draw_table(
         title += f"\n{group}"
     rows = rows[rows.metric == metric]
     if rows.empty:
-        fig, ax = style.figure(height=1.5)
-        ax.set_axis_off()
-        ax.text(0.5, 0.5, f"no {metric} of {group} in this table", ha="center")
-        return fig
+        return panels.nothing(f"no {metric} of {group} in this table")
     return plots.dumbbells(_sorted(rows, pairs, SORTS[sort]), metric, pairs, title)
 
 
