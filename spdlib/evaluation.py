@@ -480,8 +480,7 @@ def recall_by_area(found: Evaluation, groups: int = 4) -> pd.DataFrame:
 
     Returns:
         One row a method and group: ``area`` (median share of the image), ``smallest``,
-        ``largest``, ``defects``, ``recall``, ``recall_low`` and ``recall_high``, Wilson's 95 %
-        interval.
+        ``largest``, ``defects``, ``recall``, and ``low`` and ``high``, Wilson's 95 % interval.
     """
     rows = np.flatnonzero(found.table.segmentation & (found.masks.sum((1, 2)) > 0).numpy())
     area = found.masks[rows].float().mean((1, 2)).numpy()
@@ -500,7 +499,7 @@ def recall_by_area(found: Evaluation, groups: int = 4) -> pd.DataFrame:
                     "smallest": float(sizes.min()), "largest": float(sizes.max()),
                     "defects": len(sizes)}  # fmt: skip
             lines.append(line | _share("recall", hit[chosen]))
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines).rename(columns={"recall_low": "low", "recall_high": "high"})
 
 
 def _share(name: str, flagged: Array) -> dict[str, float]:

@@ -343,8 +343,8 @@ def test_recall_by_area_looks_inside_the_mask():
     assert table.recall.tolist() == [0, 1, 1, 0]  # a maximum beside the defect finds nothing
     assert table.defects.tolist() == [1] * 4
     # Wilson's interval of 0 in 1, from its closed form: [0, z^2 / (1 + z^2)].
-    assert table.recall_low[0] == pytest.approx(0, abs=1e-9)
-    assert table.recall_high[0] == pytest.approx(1.96**2 / (1 + 1.96**2), abs=1e-4)
+    assert table.low[0] == pytest.approx(0, abs=1e-9)
+    assert table.high[0] == pytest.approx(1.96**2 / (1 + 1.96**2), abs=1e-4)
 
 
 def test_cases_are_where_they_should_be():
