@@ -29,6 +29,7 @@ from spdlib.encoders import Encoder
 from spdlib.memory import free_memory
 from spdlib.methods import baseline_of, method_name
 from spdlib.metrics.maps import write_map
+from spdlib.metrics.measures import METRICS
 from spdlib.progress import Bar
 
 TASKS = ("detection", "segmentation")
@@ -309,11 +310,12 @@ def _fit(model: Any, known: Kept, images: int, bar: Bar, note: str) -> Array:
     fold = np.arange(images) % FOLDS
     rounds = min(FOLDS, images, -(-HELD_OUT * FOLDS // images)) if images > 2 else 0
     scores = [np.empty(0, np.float32)]
+    grows = bool(rounds) and hasattr(model, "extend")  # else it learns all again, at the end
     for number in reversed(range(rounds)):
         learned = _part(known, fold != number)
-        model.fit(learned if number else _count(learned, bar, note))
+        model.fit(_count(learned, bar, note) if grows and not number else learned)
         scores.append(model.score(_part(known, fold == number))[1].numpy())
-    if rounds and hasattr(model, "extend"):
+    if grows:
         model.extend(_count(_part(known, fold == 0), bar, note))
     else:
         model.fit(_count(known, bar, note))
@@ -404,11 +406,8 @@ def differences(found: Evaluation, repeats: int = 1000, seed: int = 0) -> pd.Dat
         for baseline, method in pairs(found.methods):
             both = (found.found(category, task, name) for name in (method, baseline))
             gains = metrics.bootstrap_difference(truth, *both, repeats, seed=seed)
-            rows += [
-                (category, task, baseline, method, written, *gains[metric])
-                for metric, written in results.METRICS.items()
-                if metric in gains
-            ]
+            case = category, task, baseline, method
+            rows += [(*case, METRICS[name].title, *ends) for name, ends in gains.items()]
     return pd.DataFrame(rows, columns=names)
 
 

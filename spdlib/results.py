@@ -9,14 +9,12 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from spdlib import paths
-
-if TYPE_CHECKING:
-    from spdlib.metrics import Metrics
+from spdlib.metrics.measures import METRICS, Metrics
 
 FORMAT = "spdlib.results.v1"
 
@@ -37,15 +35,11 @@ COLUMNS = {
     "high": "upper end",
 }
 
-METRICS = {
-    "aupr": "AU-PR", "auroc": "AU-ROC", "average_precision": "AP", "max_f1": "max F1",
-    "aupro": "AU-PRO",
-}  # fmt: skip
 OPTIONAL = ("setting", "draw", "low", "high")
 
 
 def rows(
-    metrics: "Metrics",
+    metrics: Metrics,
     intervals: Mapping[str, tuple[float, float]] | None = None,
     **columns: Any,
 ) -> pd.DataFrame:
@@ -60,10 +54,10 @@ def rows(
     return pd.DataFrame(
         [
             columns
-            | {"metric": written, "value": getattr(metrics, name)}
+            | {"metric": metric.title, "value": getattr(metrics, name)}
             | dict(zip(("low", "high"), intervals.get(name, (None, None)), strict=True))
-            for name, written in METRICS.items()
-            if getattr(metrics, name) is not None
+            for name, metric in METRICS.items()
+            if getattr(metrics, name, None) is not None
         ]
     )
 
@@ -85,7 +79,7 @@ def table(rows: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
     both = pd.concat(parts).sort_values("task", kind="stable")
     wide = both.set_index([*index, "metric"]).text.unstack(fill_value="")
     order = both[[*index]].drop_duplicates().itertuples(index=False, name=None)
-    return wide.loc[list(order), [name for name in METRICS.values() if name in wide]]
+    return wide.loc[list(order), [m.title for m in METRICS.values() if m.title in wide]]
 
 
 def _text(row: Any) -> str:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from spdlib import metrics, toy
+from spdlib import metrics, results, toy
 from spdlib.metrics import (
     aupr,
     aupro,
@@ -22,6 +22,7 @@ from spdlib.metrics import (
     counting,
     evaluate,
     max_f1,
+    measures,
     pixel_metrics,
 )
 
@@ -349,6 +350,20 @@ def test_fractional_weights_are_those_of_samples():
         assert found["auroc"][number] == pytest.approx(auroc_)
         assert found["average_precision"][number] == pytest.approx(ap)
     assert found["average_precision"][0] == pytest.approx(average_precision(labels, scores))
+
+
+def test_a_metric_is_one_record(monkeypatch):
+    def recall_without_false_alarms(counts):
+        free = np.where(counts.at_or_above == 0, counts.positives, 0)
+        return free.sum(-1) / counts.positive_total[..., 0]
+
+    record = measures.Metric("recall at 0", recall_without_false_alarms)
+    monkeypatch.setitem(measures.METRICS, "free_recall", record)
+    labels, scores = [0, 0, 1, 1, 1], [0.1, 0.4, 0.35, 0.8, 0.9]
+    found, spread = evaluate(labels, scores), metrics.bootstrap(labels, scores, repeats=50)
+    rows = results.rows(found, spread, task="detection").set_index("metric")
+    assert found.free_recall == rows.value["recall at 0"] == pytest.approx(2 / 3)
+    assert 0 <= rows.low["recall at 0"] < rows.high["recall at 0"] == 1
 
 
 def test_the_metrics_alone_load_no_torch():

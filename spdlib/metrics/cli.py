@@ -10,8 +10,8 @@ import pandas as pd
 from spdlib import intervals, results
 from spdlib.metrics import bootstrap, evaluate, maps
 from spdlib.metrics.counting import count_pixels
-from spdlib.metrics.counts import Counts
-from spdlib.metrics.measures import LIMIT, Metrics, check_limit, from_counts
+from spdlib.metrics.counts import LIMIT, Counts
+from spdlib.metrics.measures import METRICS, Metrics, check_limit, from_counts
 from spdlib.metrics.resampling import at_thresholds, image_counts, thinned
 from spdlib.paths import replacing
 from spdlib.progress import track
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     print(results.table(rows, ["task", "category"]).to_string())
-    best = rows[rows.metric == results.METRICS["max_f1"]]
+    best = rows[rows.metric == METRICS["max_f1"].title]
     print("\nThresholds of the max F1 (the test images have been seen: an oracle's):")
     print(best.pivot(index="category", columns="task", values="threshold").to_string())
     if file:
@@ -96,7 +96,7 @@ def _count(rows: pd.DataFrame) -> Counts:
 
 def _rows(found: Metrics, spread: dict | None, category: str, task: str) -> pd.DataFrame:
     rows = results.rows(found, spread, category=category, task=task)
-    best = rows.metric == results.METRICS["max_f1"]
+    best = rows.metric == METRICS["max_f1"].title
     return rows.astype({"low": float, "high": float}).assign(
         threshold=best.map({True: found.threshold})
     )

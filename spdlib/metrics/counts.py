@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+LIMIT = 0.3  # false positive rate up to which MVTec's papers integrate the overlap
+
 Array = NDArray[Any]
 
 
@@ -33,6 +35,7 @@ class Counts:
         negative_total: All negatives.
         overlap: Positives at the score, each as its share of its region's area; None where
             samples have no regions.
+        limit: False positive rate up to which the overlap is integrated.
     """
 
     thresholds: Array
@@ -41,6 +44,7 @@ class Counts:
     at_or_above: Array
     negative_total: Any
     overlap: Array | None = None
+    limit: float = LIMIT
 
     @property
     def found(self) -> Array:
@@ -70,17 +74,17 @@ class Counts:
         _, top = self.precisions()
         return _scalar((self.positives * top).sum(-1) / self.positive_total[..., 0])
 
-    def aupro(self, limit: float) -> Any:
-        """Area under the per-region overlap up to a false positive rate, as a share of it.
+    def aupro(self) -> Any:
+        """Area under the per-region overlap up to the limit, as a share of it.
 
         What a score adds to the overlap comes evenly between the false positive rates just
         before and at it, and counts from there to the limit.
         """
         start, end = (count / self.negative_total for count in (self.above, self.at_or_above))
         width = end - start
-        part = np.clip((limit - start) / np.where(width > 0, width, 1), 0, 1)
-        reach = part**2 * width / 2 + np.maximum(limit - end, 0)
-        return _scalar((self.overlap * reach).sum(-1) / (limit * self.overlap.sum(-1)))
+        part = np.clip((self.limit - start) / np.where(width > 0, width, 1), 0, 1)
+        reach = part**2 * width / 2 + np.maximum(self.limit - end, 0)
+        return _scalar((self.overlap * reach).sum(-1) / (self.limit * self.overlap.sum(-1)))
 
     def precisions(self) -> tuple[Array, Array]:
         """Precision just before the positives of a score are added, and with them."""

@@ -1,20 +1,43 @@
-"""Exact metrics of scores, and of anomaly maps pixel by pixel."""
+"""Exact metrics of scores, and of anomaly maps pixel by pixel: to add one, add a record here."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from math import nan
+from typing import Any, NamedTuple
 
 from numpy.typing import ArrayLike
 
 from spdlib.metrics.counting import checked, count, count_pixels
-from spdlib.metrics.counts import Counts, MaxF1
-
-LIMIT = 0.3  # false positive rate up to which MVTec's papers integrate the overlap
+from spdlib.metrics.counts import LIMIT, Counts, MaxF1
 
 
-@dataclass(frozen=True)
+class Metric(NamedTuple):
+    """A metric that follows from counts.
+
+    Attributes:
+        title: As tables and results write it.
+        of: Its value, or its values (R,) where counts are of R weightings.
+        regions: Whether it needs the regions of masks, which samples lack.
+    """
+
+    title: str
+    of: Callable[[Counts], Any]
+    regions: bool = False
+
+
+# What is measured, resampled and written to results, by name.
+METRICS = {
+    "aupr": Metric("AU-PR", Counts.aupr),
+    "auroc": Metric("AU-ROC", Counts.auroc),
+    "average_precision": Metric("AP", Counts.average_precision),
+    "max_f1": Metric("max F1", lambda counts: counts.f1().max(-1)),
+    "aupro": Metric("AU-PRO", Counts.aupro, regions=True),
+}
+
+
+@dataclass
 class Metrics:
-    """All metrics of one set of scores.
+    """All metrics of one set of scores; each of ``METRICS`` is an attribute of its name.
 
     Attributes:
         auroc: Area under the ROC curve.
@@ -26,15 +49,15 @@ class Metrics:
         aupro: Area under the per-region overlap, of pixels only; else None.
     """
 
-    auroc: float
-    aupr: float
-    average_precision: float
-    max_f1: float
-    threshold: float
-    precision: float
-    recall: float
-    positives: int
-    negatives: int
+    auroc: float = nan
+    aupr: float = nan
+    average_precision: float = nan
+    max_f1: float = nan
+    threshold: float = nan
+    precision: float = nan
+    recall: float = nan
+    positives: int = 0
+    negatives: int = 0
     aupro: float | None = None
 
     @property
@@ -191,15 +214,22 @@ def aupro(
     counts = count_pixels(maps, masks)
     if counts.overlap is None:
         raise ValueError("masks: regions are looked for in images, (H, W) or (N, H, W)")
-    return counts.aupro(limit)
+    return replace(counts, limit=limit).aupro()
 
 
 def from_counts(counts: Counts, limit: float = LIMIT) -> Metrics:
     """All metrics that follow from the counts."""
-    areas = counts.auroc(), counts.aupr(), counts.average_precision()
     totals = int(counts.positive_total[0]), int(counts.negative_total)
-    overlap = None if counts.overlap is None else counts.aupro(limit)
-    return Metrics(*areas, *counts.max_f1(), *totals, overlap)
+    found = Metrics(nan, nan, nan, *counts.max_f1(), *totals)
+    for name, value in values(replace(counts, limit=limit)).items():
+        setattr(found, name, float(value))
+    return found
+
+
+def values(counts: Counts) -> dict[str, Any]:
+    """Each of ``METRICS`` that the counts tell, by name."""
+    regions = counts.overlap is not None
+    return {name: m.of(counts) for name, m in METRICS.items() if regions or not m.regions}
 
 
 def check_limit(limit: float) -> None:

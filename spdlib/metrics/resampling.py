@@ -1,6 +1,7 @@
 """The metrics of resampled images: from counts of each image, made once, for all resamples."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +9,8 @@ from numpy.typing import ArrayLike
 
 from spdlib import intervals
 from spdlib.metrics.counting import checked, region_shares, some_anomalous, some_normal
-from spdlib.metrics.counts import Array, Counts
-from spdlib.metrics.measures import LIMIT, check_limit
+from spdlib.metrics.counts import LIMIT, Array, Counts
+from spdlib.metrics.measures import check_limit, values
 
 LEVELS = 2000  # distinct thresholds that weighted images keep
 
@@ -41,7 +42,7 @@ def bootstrap(
     """
     count = len(checked(labels, scores)[0])
     estimates = weighted(labels, scores, intervals.draws(count, repeats, seed), limit)
-    return {name: intervals.percentile(values, level) for name, values in estimates.items()}
+    return {name: intervals.percentile(found, level) for name, found in estimates.items()}
 
 
 def bootstrap_difference(
@@ -73,7 +74,7 @@ def bootstrap_difference(
     # The first row is every image once: what was measured, without resampling.
     weights = np.vstack([np.ones(count), intervals.draws(count, repeats, seed)])
     ours, theirs = (weighted(labels, one, weights) for one in (scores, baseline))
-    gains = {name: values - theirs[name] for name, values in ours.items()}
+    gains = {name: found - theirs[name] for name, found in ours.items()}
     return {
         name: (float(gain[0]), *intervals.percentile(gain[1:], level))
         for name, gain in gains.items()
@@ -151,15 +152,8 @@ class ImageCounts(NamedTuple):
     def weighted(self, weights: ArrayLike, limit: float = LIMIT) -> dict[str, Array]:
         """As :func:`weighted`."""
         check_limit(limit)
-        counts = self.counts(weights)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = {
-                "auroc": counts.auroc(),
-                "aupr": counts.aupr(),
-                "average_precision": counts.average_precision(),
-                "max_f1": counts.f1().max(1),
-            }
-            return found if self.overlap is None else found | {"aupro": counts.aupro(limit)}
+            return values(replace(self.counts(weights), limit=limit))
 
 
 def image_counts(images: Iterable[tuple[Array, Array]], levels: Array) -> ImageCounts:
