@@ -44,12 +44,12 @@ def curves(detectors: Detectors) -> Figure:
         return panels.nothing("no scores to show")
     fig, axes = style.figure(len(detectors), 2, height=3.5 * len(detectors), squeeze=False)
     for (roc, pr), (category, methods) in zip(axes, detectors.items(), strict=True):
-        panels.curve_axes(roc, pr)
         lacking = {panels.missing(labels) for labels, _ in methods.values()} or {"no scores"}
         if lacking != {""}:
             for ax in (roc, pr):
                 panels.say(ax, f"{category}: {max(lacking)}, no curve")
             continue
+        panels.curve_axes(roc, pr)
         for method, (labels, scores) in methods.items():
             found, look = metrics.evaluate(labels, scores), style.method_style(method)
             areas = [f"{look['label']}  {100 * area:.1f} %" for area in (found.auroc, found.aupr)]
@@ -179,8 +179,8 @@ def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
             ax.vlines(x, down, up, color=look["color"], linewidth=0.8)
             baseline = method.split(style.SPD_SUFFIX)[0]
             if baseline != method and baseline in points.index:
-                arrow = {"arrowstyle": "-|>", "color": look["color"], "shrinkA": 6, "shrinkB": 6}
-                ax.annotate("", (x, y), points.value.loc[baseline, tasks], arrowprops=arrow)
+                start = points.value.loc[baseline, tasks]
+                panels.arrow(ax, start, (x, y), look["color"], shrinkA=6, shrinkB=6)
         ax.margins(0.12)
         ax.set_title(words(title, int(80 / len(shown))))
         for axis in (ax.xaxis, ax.yaxis):
@@ -200,7 +200,7 @@ def differences(table: pd.DataFrame, shown: Sequence[str] = ("AU-PR", "AU-ROC"))
         shown: Metrics.
     """
     rows = table[table.metric.isin(shown)].rename(columns={"difference": "value"})
-    place = rows.category.map(words) + ", " + rows.task + "\n" + rows.method.map(style.method_name)
+    place = rows.task + ", " + rows.category + "\n" + rows.method.map(style.method_name)
     rows = rows.assign(panel=rows.metric, row=place)
     text = "gain of + SPD over its baseline, percentage points"
     return panels.intervals(rows, text, mark=0, form=panels.POINTS, sharex=False)
