@@ -164,12 +164,14 @@ def _blend(image: np.ndarray, alpha: np.ndarray, dark: bool) -> tuple[np.ndarray
     for top in range(0, len(mask), STRIP):
         share = _strip(alpha, mask.shape, top)
         where = np.nonzero(share)
+        if not len(where[0]):
+            continue
         light = image[top : top + STRIP][where].astype(np.float32)
         share = share[where].reshape(-1, *[1] * (image.ndim - 2))
         change = -light * share if dark else (255 - light) * share
         changed = np.rint(light + change).astype(np.uint8)
         # A shape fades at its border: what nobody would see is left as it was.
-        seen = np.abs(changed - light).reshape(len(light), -1).max(1, initial=0) >= VISIBLE
+        seen = np.abs(changed - light).reshape(len(light), -1).max(1) >= VISIBLE
         rows, columns = where[0][seen] + top, where[1][seen]
         painted[rows, columns], mask[rows, columns] = changed[seen], True
     return painted, mask
