@@ -14,6 +14,7 @@ from spdlib import detectors, evaluation, methods, metrics, results
 from spdlib.architectures import ARCHITECTURES
 from spdlib.datasets import loader, problems
 from spdlib.encoders import load_encoder, save_encoder
+from spdlib.metrics.measures import METRICS
 from spdlib.notebooks import parameters
 from spdlib.padim import PaDiM
 from spdlib.pretraining import pretrain
@@ -176,21 +177,23 @@ def test_a_data_set_is_a_function_that_returns_a_table(add, tmp_path):
 
 
 METRIC = """
-from spdlib.metrics import Metrics
-from spdlib.results import METRICS
+from spdlib.metrics.measures import METRICS, Metric
 
-Metrics.miss_rate = property(lambda self: 1 - self.recall)
-METRICS["miss_rate"] = "miss rate"
+# A detector that flags nothing normal: the share of anomalies above all normal samples.
+METRICS["recall_at_no_alarm"] = Metric(
+    "recall at no alarm",
+    lambda c: (c.positives * (c.at_or_above == 0)).sum(-1) / c.positive_total[..., 0],
+)
 """
 
 
-def test_a_metric_is_an_attribute_and_its_written_name(add, monkeypatch):
-    monkeypatch.setitem(results.METRICS, "miss_rate", "")
-    monkeypatch.setattr(metrics.Metrics, "miss_rate", None, raising=False)
-    add("miss_rate", METRIC)
-    rows = results.rows(metrics.evaluate([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]))
-    assert rows.set_index("metric").value["miss rate"] == 0
-    assert np.isfinite(rows.value).all()
+def test_a_metric_is_one_record(add, monkeypatch):
+    monkeypatch.setitem(METRICS, "recall_at_no_alarm", None)
+    add("recall_at_no_alarm", METRIC)
+    labels, scores = [0, 0, 1, 1, 1], [0.1, 0.4, 0.35, 0.8, 0.9]
+    rows = results.rows(metrics.evaluate(labels, scores), metrics.bootstrap(labels, scores, 20))
+    row = rows.set_index("metric").loc["recall at no alarm"]
+    assert np.isclose(row.value, 2 / 3) and row.low <= row.value <= row.high
 
 
 METHOD = '''
