@@ -264,6 +264,7 @@ def test_masks_that_fit_nothing_are_an_error(tmp_path):
         (["7.png", "7.jpg"], ["7.png"], "one mask fits 2 images"),
         (["7.png"], ["7.png", "7_mask.png"], "two masks fit it"),
         (["7.png"], ["7.bmp", "7.tif"], "two masks fit it"),
+        (["7.png", "8.png"], ["7.png", "7_mask.png", "gt_8.png", "none.png"], "two masks fit it"),
         (["dent/7.png", "hole/7.png"], ["7.png"], "one mask fits 2 images"),
     ],
 )
