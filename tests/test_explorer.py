@@ -21,7 +21,7 @@ def box():
 def test_the_picture_follows_every_control(box):
     for name, value in {"real": 0.75, "stop": 1, "span": (1, 2), "name": 1}.items():
         box.controls[name].value = value
-        assert repr(value).encode() in box.picture.value and frame.errors(box) == []
+        assert repr(value).encode() in bytes(box.picture.value) and frame.errors(box) == []
     names = [(control.description, type(control).__name__) for control in box.controls.values()]
     assert names[:2] == [("whole", "IntSlider"), ("a share", "FloatSlider")]
 
