@@ -160,9 +160,10 @@ def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
     tasks = ["detection", "segmentation"]
     rows = rows[rows.metric == metric].set_index(["category", "method", "task"])
     wide = rows[["value", "low", "high"]].unstack("task")
-    if not set(tasks) <= set(wide.columns.get_level_values("task")) or wide.dropna().empty:
+    both = wide.reindex(columns=[("value", task) for task in tasks]).notna().all(axis=1)
+    if not both.any():
         return panels.nothing(f"no category has both {metric} of detection and of segmentation")
-    wide = wide.dropna(subset=[("value", task) for task in tasks])
+    wide = wide[both]
     categories = list(wide.index.unique("category"))
     shown = {c: wide.loc[c] for c in categories} if len(categories) <= 3 else {}
     if len(categories) > 1:
@@ -188,7 +189,7 @@ def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
             axis.get_major_locator().set_params(nbins=4)
     axes[0, 0].set_ylabel(f"segmentation {metric}")
     fig.supxlabel(f"detection {metric}", fontsize=10)
-    panels.legend(fig, axes[0, 0])
+    panels.legend(fig, [line for ax in axes[0] for line in ax.lines])
     return fig
 
 
