@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from pydantic import TypeAdapter
+from sklearn.metrics import roc_curve
 
 from spdlib import detectors, evaluation, methods, metrics, results
 from spdlib.architectures import ARCHITECTURES
@@ -177,23 +178,33 @@ def test_a_data_set_is_a_function_that_returns_a_table(add, tmp_path):
 
 
 METRIC = """
+import numpy as np
+
 from spdlib.metrics.measures import METRICS, Metric
 
-# A detector that flags nothing normal: the share of anomalies above all normal samples.
-METRICS["recall_at_no_alarm"] = Metric(
-    "recall at no alarm",
-    lambda c: (c.positives * (c.at_or_above == 0)).sum(-1) / c.positive_total[..., 0],
-)
+
+def recall_at_5_percent(counts):
+    allowed = counts.at_or_above <= 0.05 * counts.negative_total
+    return np.where(allowed, counts.found / counts.positive_total, 0).max(-1)
+
+
+METRICS["recall_at_5"] = Metric("recall at 5 % FPR", recall_at_5_percent)
 """
 
 
 def test_a_metric_is_one_record(add, monkeypatch):
-    monkeypatch.setitem(METRICS, "recall_at_no_alarm", None)
-    add("recall_at_no_alarm", METRIC)
-    labels, scores = [0, 0, 1, 1, 1], [0.1, 0.4, 0.35, 0.8, 0.9]
-    rows = results.rows(metrics.evaluate(labels, scores), metrics.bootstrap(labels, scores, 20))
-    row = rows.set_index("metric").loc["recall at no alarm"]
-    assert np.isclose(row.value, 2 / 3) and row.low <= row.value <= row.high
+    monkeypatch.setitem(METRICS, "recall_at_5", None)
+    add("recall_at_5", METRIC)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 200)
+    scores = (labels + rng.normal(size=200)).round(1)
+    rows = results.rows(
+        metrics.evaluate(labels, scores), metrics.bootstrap(labels, scores, 50)
+    ).set_index("metric")
+    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
+    row = rows.loc["recall at 5 % FPR"]
+    assert row.value == pytest.approx(tpr[fpr <= 0.05].max())
+    assert row.low < row.value < row.high
 
 
 METHOD = '''
