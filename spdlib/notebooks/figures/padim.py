@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -185,7 +184,7 @@ def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
         ax.margins(0.12)
         ax.set_title(words(title, int(80 / len(shown))))
         for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
+            axis.set_major_formatter(panels.PERCENT)
             axis.get_major_locator().set_params(nbins=4)
     axes[0, 0].set_ylabel(f"segmentation {metric}")
     fig.supxlabel(f"detection {metric}", fontsize=10)
