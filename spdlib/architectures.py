@@ -67,7 +67,12 @@ def _torchvision(name: str, classifier: str = "fc") -> "nn.Module":
     return network
 
 
-def _torchvision_weights(name: str, network: "nn.Module") -> Mapping[str, "Tensor"]:
+def torchvision_weights(name: str, network: "nn.Module") -> Mapping[str, "Tensor"]:
+    """ImageNet weights of a torchvision network, downloaded once.
+
+    Raises:
+        ConnectionError: They cannot be downloaded.
+    """
     import torch
     import torchvision
 
@@ -116,7 +121,7 @@ def _resnet(name: str, padim_features: int) -> Architecture:
         ),
         head=("avgpool",),
         norm=IMAGENET_NORM,
-        imagenet=partial(_torchvision_weights, name),
+        imagenet=partial(torchvision_weights, name),
         padim_features=padim_features,
         unet=f"tu-{name}",
     )  # fmt: skip

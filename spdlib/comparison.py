@@ -171,7 +171,7 @@ def provenance(methods: Any) -> dict[str, dict[str, Any]]:
 def pretraining_data(method: str, about: Mapping[str, Any] | None) -> tuple[str, bool]:
     """What an encoder was pretrained on, in words, and whether it is what the paper's was.
 
-    >>> pretraining_data("simsiam", {"data": "elpv", "images": 1485, "weights": "imagenet"})
+    >>> pretraining_data("simsiam", {"dataset": "elpv", "images": 1485, "weights": "imagenet"})
     ('elpv (1,485 images), from ImageNet weights', False)
     """
     if method == "imagenet":
@@ -183,7 +183,7 @@ def pretraining_data(method: str, about: Mapping[str, Any] | None) -> tuple[str,
     images = int(about.get("images", 0))
     started = about.get("started_from", about.get("weights"))
     started = started.get("weights") if isinstance(started, Mapping) else started
-    words = f"{about.get('data', 'unknown')} ({images:,} images)"
+    words = f"{about.get('dataset', 'unknown')} ({images:,} images)"
     if started == "imagenet":
         words += ", from ImageNet weights"
     return words, images == IMAGENET_IMAGES and started != "imagenet"

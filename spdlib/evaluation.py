@@ -215,14 +215,12 @@ class Evaluation:
     def alarm(self, category: str, method: str, share: float = FALSE_ALARMS) -> float:
         """The lowest threshold that flags at most this share of the held-out training images.
 
-        It has seen no test image, and so may be used on them.
-
-        Raises:
-            ValueError: None were held out: there were fewer than three training images.
+        It has seen no test image, and so may be used on them. Of fewer than three training images
+        none is held out; then it is infinite, and nothing is flagged.
         """
         scores = self.held_out.get(category, {}).get(method, np.empty(0))
         if not len(scores):
-            raise ValueError(f"{category}: no normal training images were held out")
+            return np.inf
         falling = -np.sort(-scores)
         return float(np.nextafter(falling[int(share * len(falling))], np.float32(np.inf)))
 
@@ -498,7 +496,9 @@ def recall_by_area(found: Evaluation, groups: int = 4) -> pd.DataFrame:
                     "smallest": float(sizes.min()), "largest": float(sizes.max()),
                     "defects": len(sizes)}  # fmt: skip
             lines.append(line | _share("recall", hit[chosen]))
-    return pd.DataFrame(lines).rename(columns={"recall_low": "low", "recall_high": "high"})
+    names = ("method", "group", "area", "smallest", "largest", "defects", "recall", "low", "high")
+    table = pd.DataFrame(lines).rename(columns={"recall_low": "low", "recall_high": "high"})
+    return table.reindex(columns=list(names))
 
 
 def _share(name: str, flagged: Array) -> dict[str, float]:

@@ -110,12 +110,13 @@ def declared(notebook: str | Path) -> dict[str, Parameter]:
     import papermill
 
     nb = read(notebook)
-    cells = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
-    if not cells:
+    nb.cells = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
+    if not nb.cells:
         raise ValueError(f"{paths.show(notebook)}: none of its cells is tagged 'parameters'")
-    for cell in cells:
-        plain = COMMENT.sub(r"\1", cell.source)
-        cell.source = ANNOTATION.sub(lambda m: m[1] + re.sub(r"[^\w\[\]\s]", ",", m[2]), plain)
+    plain = COMMENT.sub(r"\1", nb.cells[0].source)
+    nb.cells[0].source = ANNOTATION.sub(
+        lambda match: match[1] + re.sub(r"[^\w\[\]\s]", ",", match[2]), plain
+    )
     found = papermill.inspect_notebook(nb)
     return {n: _parameter(n, one["inferred_type_name"], one["default"]) for n, one in found.items()}
 

@@ -119,7 +119,7 @@ def save(
         text = json.dumps(content, indent=1, default=lambda number: number.item())  # NumPy's
         temporary.write_text(text, encoding="utf-8")
     with paths.replacing(path.with_suffix(".csv")) as temporary:
-        table.to_csv(temporary, index=False)
+        table.to_csv(temporary, index=False, errors="backslashreplace")
     return path
 
 

@@ -31,7 +31,7 @@ class Kind:
     """A kind of weight file.
 
     Attributes:
-        noun: What a file of this kind is called in messages.
+        noun: Name of such a file in messages.
         written_by: The function that writes it, for messages.
         format: Names the kind in the metadata.
         key: The description's key in the metadata.
@@ -53,13 +53,29 @@ class Kind:
             path: Where to; its folder is made.
             about: The description, JSON values.
             tensors: By name, on any device.
+
+        Raises:
+            ValueError: The description is not what readers of this kind rely on.
         """
         text = json.dumps(about)
+        self.checked(text)
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"format": self.format, self.key: text, DIGEST: digest(text, plain)}
         with replacing(path) as temporary:
             save_file(plain, temporary, metadata)
         return Path(path)
+
+    def checked(self, text: str) -> dict[str, Any]:
+        """The description in a file's metadata.
+
+        Raises:
+            ValueError: It is not JSON, or not what readers of this kind rely on.
+        """
+        try:
+            return self.description.model_validate_json(text).model_dump(exclude_unset=True)
+        except ValidationError as error:
+            problems = explain(error, self.description)
+        raise ValueError(f"the metadata are not a {self.noun}'s: {problems}")
 
     @contextmanager
     def open(self, path: str | Path) -> Iterator["WeightFile"]:
@@ -92,12 +108,7 @@ class WeightFile:
         if self._metadata.get("format") != kind.format or kind.key not in self._metadata:
             raise ValueError(f"it was not written by {kind.written_by}")
         self._text = self._metadata[kind.key]
-        try:
-            found = kind.description.model_validate_json(self._text)
-        except ValidationError as error:
-            problems = explain(error, kind.description)
-            raise ValueError(f"its metadata are damaged: {problems}") from None
-        self.about: dict[str, Any] = found.model_dump(exclude_unset=True)
+        self.about = kind.checked(self._text)
 
     def tensors(self, expected: Mapping[str, Tensor], check: bool = True) -> dict[str, Tensor]:
         """The tensors, on the CPU, mapped from the file: replace it by renaming, as ``write`` does.

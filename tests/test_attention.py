@@ -133,7 +133,7 @@ def test_the_encoder_is_left_as_found(images, resnet):
     before = state()
     for method in METHODS:
         attention_maps(encoder, images, bank, 3, method)
-    with pytest.raises(IndexError):  # which the package's own `with` would swallow
+    with pytest.raises(IndexError):
         attention_maps(encoder, images, FailingBank(bank), 3)
     after = state()
     assert before[:2] == after[:2]
@@ -193,6 +193,8 @@ def test_errors_name_what_is_wrong(images, lite0, resnet):
     bank = far_bank(lite0)
     with pytest.raises(ValueError, match="bank: there are no normal images"):
         NormalBank.build(lite0, [])
+    with pytest.raises(ValueError, match="images: there are none; maps need one or more"):
+        attention_maps(lite0, images[:0], bank)
     with pytest.raises(ValueError, match="bank: sample 1 is an anomaly"):
         cells = pd.concat([elpv("poly").query(f"label == {label}").head(1) for label in (0, 1)])
         NormalBank.build(lite0, loader(cells, size=32))

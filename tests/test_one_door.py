@@ -84,7 +84,7 @@ def visa_rearranged(root, draw):
 
 def tree(root, draw):
     for name in ("cats", "dogs"):
-        draw(root / name, 8)
+        draw(root / name, 30)
 
 
 def imagenet(root, draw):

@@ -184,7 +184,7 @@ def test_a_description_that_is_none_is_named(kind, text):
     key = (header["__metadata__"].keys() & {"provenance", "config"}).pop()
     header["__metadata__"][key] = text
     path.write_bytes(join(header, data))
-    with pytest.raises(ValueError, match=r"whole\.safetensors: its metadata are damaged"):
+    with pytest.raises(ValueError, match=r"whole\.safetensors: the metadata are not a"):
         content(path)
 
 
@@ -200,6 +200,13 @@ def test_tensors_that_do_not_fit_are_named(kind):
         save_file(tensors | changed, path, metadata)
         with pytest.raises(ValueError, match=rf"whole\.safetensors: .*{message}"):
             content(path)
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="dataset: input should be a valid string, not 3"):
+        save_encoder(load_encoder("tiny"), tmp_path / "encoder.safetensors", {"dataset": 3})
+    path = save_encoder(load_encoder("tiny"), tmp_path / "e.safetensors", {"loss": float("nan")})
+    assert np.isnan(read_provenance(path)["loss"]) and [*tmp_path.iterdir()] == [path]
 
 
 def test_channels_that_are_none_are_named(tmp_path):

@@ -21,22 +21,25 @@ FAINT = 3  # values that a lossy format leaves beside zero
 
 
 def check(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns the table if :func:`problems` finds none in it.
+    """Returns the table if its files are sound; warns once of what may be wrong.
 
     Raises:
-        ValueError: It finds some; the message lists them, the first 20 at most.
+        ValueError: Going on would give wrong numbers; the message lists the reasons, the first
+            20 at most.
     """
-    found = problems(table)
-    if found:
-        raise ValueError(f"{len(found)} problems with the samples:\n  {_listed(found)}")
+    wrong, doubtful = _examine(table)
+    if wrong:
+        raise ValueError(f"{len(wrong)} problems with the samples:\n  {_listed(wrong)}")
+    if doubtful:
+        warnings.warn(f"samples to look at:\n  {_listed(doubtful)}", stacklevel=2)
     return table
 
 
 def problems(table: pd.DataFrame) -> list[str]:
-    """What is wrong with a table's files, one line each; an empty list if nothing is.
+    """What is wrong or doubtful about a table's files, one line each, the wrong first.
 
-    Problems would make numbers wrong. What may be meant so is said in one warning instead;
-    ``data/README.md`` lists both. Each file is read once, on several threads.
+    What is wrong would make numbers wrong. What may be meant so begins with "doubtful"; lists
+    of both are in ``data/README.md``. Each file is read once, on several threads.
 
     Args:
         table: A table of samples.
@@ -45,6 +48,11 @@ def problems(table: pd.DataFrame) -> list[str]:
     >>> problems(elpv("mono").head(3))
     []
     """
+    wrong, doubtful = _examine(table)
+    return wrong + [f"doubtful: {line}" for line in doubtful]
+
+
+def _examine(table: pd.DataFrame) -> tuple[list[str], list[str]]:
     with threads(table.path, AT_ONCE) as pool:
         looks: Any = pool.map(_look, table.itertuples(index=False))
         if len(table) >= LONG:
@@ -53,13 +61,10 @@ def problems(table: pd.DataFrame) -> list[str]:
     seen = table.reset_index(drop=True).assign(
         digest=[look.digest for look in looks], marked=[look.marked for look in looks]
     )
-    if doubts := [*table.attrs.get("doubts", []), *_doubts(seen, looks)]:
-        warnings.warn(f"samples to look at:\n  {_listed(doubts)}", stacklevel=2)
-    found = [problem for look in looks for problem in look.problems]
-    return [
-        *found, *table.attrs.get("problems", []), *_maskless(seen), *_inverted(seen),
-        *_contradictory(seen),
-    ]  # fmt: skip
+    wrong = [line for look in looks for line in look.problems]
+    wrong += table.attrs.get("problems", [])
+    wrong += [*_maskless(seen), *_inverted(seen), *_contradictory(seen)]
+    return wrong, [*table.attrs.get("doubts", []), *_doubts(seen, looks)]
 
 
 class _Look(NamedTuple):
@@ -123,11 +128,11 @@ def _read(path: str, levels, fast: bool = True) -> tuple[tuple[int, int], str, b
 
 def _maskless(table: pd.DataFrame) -> Iterator[str]:
     """Anomalies without a mask where others of their kind, or of another category, have one."""
-    anomalies = table[table.label == 1]
+    anomalies = table[(table.label == 1) & ~table.defect.str.startswith("painted")]
     has = anomalies.mask_path.notna().groupby(anomalies.category).any()
     for category in has[~has].index if has.any() else []:
         yield (
-            f"{category}: it has no masks, though {has[has].index[0]} has; the one would be measured "
+            f"{category}: it has no masks, though {has[has].index[0]} has; one would be measured "
             "on images only, the other on pixels too: load them one by one, or add masks"
         )
     for (category, defect), rows in anomalies.groupby(["category", "defect"]):
@@ -150,14 +155,15 @@ def _inverted(table: pd.DataFrame) -> Iterator[str]:
 
 def _contradictory(table: pd.DataFrame) -> Iterator[str]:
     """Images that are in training and in test, or normal and anomalous."""
-    for _, alike in table.dropna(subset="digest").groupby("digest", sort=False):
-        for column, values, text in (
-            ("split", ("train", "test"), "in training, and the same image in test"),
-            ("label", (0, 1), "normal, and the same image anomalous"),
-        ):
-            first, second = (alike[alike[column] == value] for value in values)
-            for path in first.path if len(second) else []:
-                same = (other for other in second.path if _same(path, other))
+    table = table.dropna(subset="digest")
+    for _, alike in table[table.duplicated("digest", keep=False)].groupby("digest", sort=False):
+        train, normal = alike.split == "train", alike.label == 0
+        sides = [(train, ~train, "in training, and the same image in test")]
+        if not (train & normal).any() or (~train & normal).any():
+            sides.append((normal, ~normal, "normal, and the same image anomalous"))
+        for first, second, text in sides:
+            for path in alike.path[first]:
+                same = (other for other in alike.path[second] if _same(path, other))
                 if (other := next(same, None)) is not None:
                     yield f"{path}: {text}, {other}"
 

@@ -8,8 +8,6 @@ with SmoothBlend has no unfair advantage. Their names begin with "painted": they
 
 import hashlib
 import json
-import shutil
-import tempfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +20,7 @@ from PIL import Image
 from spdlib import paths
 from spdlib.datasets.painters import MARGIN, PAINTERS, mottle
 from spdlib.datasets.reading import threads
-from spdlib.datasets.samples import levels_of, make_table, read_image
+from spdlib.datasets.samples import levels_of, make_table, read_image, sample
 
 KINDS = tuple(PAINTERS)
 VERSION = 2  # of the painting; part of the digest, so that a change of it paints anew
@@ -81,17 +79,10 @@ def paint(
     defects = [kinds[row % len(kinds)] for row in range(len(normal))]
     if not _is_there(folder, digest):
         _write(folder, digest, normal, defects, seed)
-    rows = [
-        {
-            "path": str(folder / "images" / f"{row:05d}.png"),
-            "mask_path": str(folder / "masks" / f"{row:05d}.png"),
-            "label": 1,
-            "category": category,
-            "defect": defect,
-            "split": "test",
-        }
-        for row, (category, defect) in enumerate(zip(normal.category, defects, strict=True))
-    ]
+    rows = []
+    for row, (category, defect) in enumerate(zip(normal.category, defects, strict=True)):
+        image, mask = (folder / kind / f"{row:05d}.png" for kind in ("images", "masks"))
+        rows.append(sample(image, 1, category, defect, "test", mask))
     return make_table(rows)
 
 
@@ -164,31 +155,35 @@ def paint_image(image: np.ndarray, kind: str, rng: Generator) -> tuple[np.ndarra
 def _blend(image: np.ndarray, alpha: np.ndarray, dark: bool) -> tuple[np.ndarray, np.ndarray]:
     """The image with ``alpha`` of its light taken or of the missing light added, and where.
 
-    Strip by strip, so that a large image is never held as floats.
+    Strip by strip and only where there is a defect, so that a large image is never held as
+    floats.
     """
     painted, mask = image.copy(), np.zeros(image.shape[:2], bool)
-    height, width = mask.shape
-    whole = Image.fromarray(alpha.astype(np.float32))
-    for top in range(0, height, STRIP):
-        bottom = min(top + STRIP, height)
-        share = alpha[top:bottom]
-        if alpha.shape != mask.shape:
-            rows = np.array([top, bottom]) * alpha.shape[0] / height
-            if not alpha[int(rows[0]) : int(rows[1]) + 2].any():
-                continue
-            box = (0, rows[0], alpha.shape[1], rows[1])
-            fine = whole.resize((width, bottom - top), Image.Resampling.BILINEAR, box)
-            share = np.asarray(fine)
-        share = share.reshape(*share.shape, *[1] * (image.ndim - 2))
-        light = image[top:bottom].astype(np.float32)
+    for top in range(0, len(mask), STRIP):
+        share = _strip(alpha, mask.shape, top)
+        where = np.nonzero(share)
+        if not len(where[0]):
+            continue
+        light = image[top : top + STRIP][where].astype(np.float32)
+        share = share[where].reshape(-1, *[1] * (image.ndim - 2))
         change = -light * share if dark else (255 - light) * share
         changed = np.rint(light + change).astype(np.uint8)
         # A shape fades at its border: what nobody would see is left as it was.
-        difference = np.abs(changed - light).reshape(*light.shape[:2], -1).max(2)
-        mask[top:bottom] = difference >= VISIBLE
-        where = mask[top:bottom]
-        painted[top:bottom][where] = changed[where]
+        seen = np.abs(changed - light).reshape(len(light), -1).max(1) >= VISIBLE
+        rows, columns = where[0][seen] + top, where[1][seen]
+        painted[rows, columns], mask[rows, columns] = changed[seen], True
     return painted, mask
+
+
+def _strip(alpha: np.ndarray, shape: tuple[int, int], top: int) -> np.ndarray:
+    """Rows of ``alpha`` at the resolution of an image of another shape."""
+    if alpha.shape == shape:
+        return alpha[top : top + STRIP]
+    bottom = min(top + STRIP, shape[0])
+    first, last = (row * alpha.shape[0] / shape[0] for row in (top, bottom))
+    whole = Image.fromarray(alpha.astype(np.float32))
+    box = (0, first, alpha.shape[1], last)
+    return np.asarray(whole.resize((shape[1], bottom - top), Image.Resampling.BILINEAR, box))
 
 
 def _digest(normal: pd.DataFrame, kinds: Sequence[str], seed: int) -> str:
@@ -216,11 +211,9 @@ def _is_there(folder: Path, digest: str) -> bool:
 
 
 def _write(folder: Path, digest: str, normal: pd.DataFrame, defects, seed: int) -> None:
-    """Paints into a folder beside, which takes the place of ``folder`` when all is done."""
+    """Paints all samples, or leaves nothing behind."""
     sources = [str(path) for path in normal.path]
     levels = [levels_of(row) for row in normal.itertuples()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
 
     def one(row: int) -> None:
         pixels = read_image(sources[row], levels[row]).permute(1, 2, 0).numpy()
@@ -236,19 +229,14 @@ def _write(folder: Path, digest: str, normal: pd.DataFrame, defects, seed: int) 
             Image.fromarray(image).save(file, compress_level=1)
 
     try:
-        (beside / "images").mkdir()
-        (beside / "masks").mkdir()
-        with threads(sources, AT_ONCE) as pool:
-            list(pool.map(one, range(len(sources))))
-        manifest = {"digest": digest, "seed": seed, "defects": defects, "sources": sources}
-        (beside / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        beside.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()  # it is empty
-        beside.rename(folder)
+        with paths.whole_folder(folder) as beside:
+            (beside / "images").mkdir()
+            (beside / "masks").mkdir()
+            with threads(sources, AT_ONCE) as pool:
+                list(pool.map(one, range(len(sources))))
+            manifest = {"digest": digest, "seed": seed, "defects": defects, "sources": sources}
+            (beside / MANIFEST).write_text(json.dumps(manifest, indent=1))
     except OSError:
         # Another run may have finished the same folder meanwhile.
         if not _is_there(folder, digest):
             raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)

@@ -29,7 +29,7 @@ from spdlib.datasets.files import (
 )  # fmt: skip
 from spdlib.datasets.levels import with_levels
 from spdlib.datasets.masks import Folder, match_masks
-from spdlib.datasets.samples import make_table
+from spdlib.datasets.samples import make_table, sample
 
 MASKS = -1  # in place of a label
 COUNTS = ("no images", "one image")
@@ -196,17 +196,8 @@ def _category(root: Path, category: str, kind_of: Callable, found: Found) -> lis
         label, split, defect = kind
         sorted_files[label][path] = defect if label == MASKS else inner
         if label != MASKS:
-            named = "/".join(defect) or "anomaly"
-            rows.append(
-                {
-                    "path": str(path),
-                    "mask_path": None,
-                    "label": label,
-                    "category": category,
-                    "defect": named if label else "good",
-                    "split": split,
-                }
-            )
+            named = "/".join(defect) or "anomaly" if label else "good"
+            rows.append(sample(path, label, category, named, split))
     normal, anomalies, masks = sorted_files[0], sorted_files[1], sorted_files[MASKS]
     _refuse_misplaced(root, normal, anomalies, [path for path in others if is_image(path)])
     matched = match_masks(anomalies, masks, normal)

@@ -18,7 +18,7 @@ CLASSES = ("normal", "anomalous")
 
 
 def one_class(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Normal samples to train on; other normal ones and all anomalies to test on.
+    """Normal samples to train on; other normal ones and all anomalies, if any, to test on.
 
     Each category keeps its own split where that is of this kind, as every data set's here is;
     otherwise 90 % of its normal samples are drawn for training.

@@ -161,6 +161,9 @@ def _pixels(path: str | Path) -> int:
 
 def _turn(image: Image.Image) -> None:
     """Decodes an image and turns it as its EXIF data say, if those are readable."""
+    if image.format == "TIFF" and image.tile and image.tile[0][0] == "raw":
+        # Pillow 13.0 garbles such files where they lie on their side.
+        image._size = getattr(image, "_tile_size", image.size)
     image.load()
     with suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)

@@ -22,7 +22,7 @@ from spdlib.datasets.reading import Levels, read_image, read_mask
 COVERED = 0.3  # with 0.5 many slanting lines break up; with 0 patches grow by 4 %
 __all__ = [
     *("COLUMNS", "SampleImages", "levels_of", "loader", "make_table", "read_image", "read_mask"),
-    "resize_mask",
+    *("resize_mask", "sample"),
 ]
 COLUMNS = ("path", "mask_path", "label", "category", "defect", "split")
 
@@ -107,6 +107,14 @@ def resize_mask(mask: torch.Tensor, size: int) -> torch.Tensor:
     covered = torch.from_numpy(np.array(exact.resize((size, size), Image.Resampling.BOX)))
     around = torch.nn.functional.max_pool2d(covered[None], 3, stride=1, padding=1)[0]
     return (covered > 0) & (covered >= COVERED * around)
+
+
+def sample(
+    path: Any, label: int, category: str, defect: str, split: str, mask: Any = None
+) -> dict[str, Any]:
+    """One row for :func:`make_table`."""
+    values = (str(path), str(mask) if mask else None, label, category, defect, split)
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def make_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

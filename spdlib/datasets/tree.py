@@ -22,6 +22,7 @@ from spdlib.datasets.files import (
     wanted,
 )  # fmt: skip
 from spdlib.datasets.layouts import Found
+from spdlib.datasets.samples import sample
 
 HELD_OUT = ("val", "test")
 SPLITS = ("train", *HELD_OUT)
@@ -69,19 +70,10 @@ def tree(
         train = np.array([path.relative_to(root).parts[0] == "train" for path in images])
     else:
         train = _drawn(len(images), test_fraction, seed, root)
-    found = Found(
-        [
-            {
-                "path": str(path),
-                "mask_path": None,
-                "label": 0,
-                "category": path.parent.name,
-                "defect": "good",
-                "split": "train" if trained else "test",
-            }
-            for path, trained in zip(images, train, strict=True)
-        ]
-    )
+    found = Found()
+    for path, trained in zip(images, train, strict=True):
+        split = "train" if trained else "test"
+        found.rows.append(sample(path, 0, path.parent.name, "good", split))
     found.note_left_out(root, [path for path in files if not is_image(path)])
     return found.table()
 

@@ -16,7 +16,7 @@ from spdlib.datasets.download import fetch, is_unpacked, unpack
 from spdlib.datasets.files import folders, wanted
 from spdlib.datasets.layouts import is_mvtec, mvtec
 from spdlib.datasets.levels import with_levels
-from spdlib.datasets.samples import make_table
+from spdlib.datasets.samples import make_table, sample
 from spdlib.datasets.visa_splits import SPLIT_FILES, read_split
 
 URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar"
@@ -120,17 +120,12 @@ def _published(root: Path, categories, protocol: str) -> pd.DataFrame:
         if file.exists():
             notes = pd.read_csv(file, dtype=str, keep_default_na=False)
             defects |= dict(zip(notes.image, notes.label, strict=True))
-    table = make_table(
-        [
-            {
-                "path": str(root / row.image),
-                "mask_path": str(root / row.mask) if row.mask else None,
-                "label": int(row.label == "anomaly"),
-                "category": row.object,
-                "defect": defects.get(row.image, "anomaly") if row.label == "anomaly" else "good",
-                "split": row.split,
-            }
-            for row in rows.itertuples()
-        ]
-    )
-    return with_levels(table)
+    samples = []
+    for row in rows.itertuples():
+        anomalous = row.label == "anomaly"
+        defect = defects.get(row.image, "anomaly") if anomalous else "good"
+        mask = root / row.mask if row.mask else None
+        samples.append(
+            sample(root / row.image, int(anomalous), row.object, defect, row.split, mask)
+        )
+    return with_levels(make_table(samples))

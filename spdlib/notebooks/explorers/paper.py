@@ -12,13 +12,9 @@ from spdlib.notebooks.figures import paper as plots
 
 PAIRS = [("simsiam", "simsiam_spd"), ("supervised", "supervised_spd")]
 ALL = "all"
-SORTS = {
-    "as printed": None,
-    "by name": "name",
-    "by the first baseline": "baseline",
-    "by the first gain": "first",
-    "by the second gain": "second",
-}
+ORDERS = (
+    "as printed", "by name", "by the first baseline", "by the first gain", "by the second gain",
+)  # fmt: skip
 
 
 def table_explorer(prepared: pd.DataFrame | None = None) -> widgets.VBox:
@@ -35,7 +31,7 @@ def table_explorer(prepared: pd.DataFrame | None = None) -> widgets.VBox:
         "table": menu([*options, *((name, f"yours: {name}") for name in own)]),
         "metric": menu(plain(paper.METRICS)),
         "group": menu(plain([ALL, *paper.GROUPS]), description="subsets"),
-        "sort": menu(plain(SORTS), description="order"),
+        "sort": menu(plain(ORDERS), description="order"),
     }
     return explorer(controls, lambda **chosen: draw_table(**chosen, own=own), height=620)
 
@@ -49,7 +45,7 @@ def draw_table(
         table: Number of the paper's table, or a key of ``own``.
         metric: ``"AU-PR"`` or ``"AU-ROC"``.
         group: One of the paper's three groups of subsets, or ``"all"``.
-        sort: A key of ``SORTS``.
+        sort: One of ``ORDERS``.
         own: Tables of one's own results.
     """
     if isinstance(table, int):
@@ -63,7 +59,7 @@ def draw_table(
     rows = rows[rows.metric == metric]
     if rows.empty:
         return panels.nothing(f"no {metric} of {group} in this table")
-    return plots.dumbbells(_sorted(rows, pairs, SORTS[sort]), metric, pairs, title)
+    return plots.dumbbells(_sorted(rows, pairs, sort), metric, pairs, title)
 
 
 def _own_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
@@ -80,19 +76,17 @@ def _own_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     return means, pairs + [(name, name + style.SPD_SUFFIX) for name in alone]
 
 
-def _sorted(rows: pd.DataFrame, pairs: list[tuple[str, str]], by: str | None) -> pd.DataFrame:
+def _sorted(rows: pd.DataFrame, pairs: list[tuple[str, str]], order: str) -> pd.DataFrame:
     """Rows in the order asked for; the mean stays at the end."""
-    if by is None:
-        return rows
-    wide = rows.pivot_table(index="label", columns="method", values="value")
-    if by == "name":
-        keys = pd.Series(np.arange(len(wide), dtype=float), index=sorted(wide.index))
-    elif by == "baseline":
-        keys = -wide.reindex(columns=[pairs[0][0]]).iloc[:, 0]
-    else:
-        baseline, method = pairs[min(by == "second", len(pairs) - 1)]
-        wide = wide.reindex(columns=[baseline, method])
-        keys = wide[baseline] - wide[method]
-    keys = keys.fillna(np.inf)
+    wide = rows.pivot_table(index="label", columns="method", values="value")  # sorted by name
+    first, *others = [wide.reindex(columns=pair) for pair in pairs]
+    second = others[0] if others else first
+    keys = {
+        "as printed": pd.Series(0.0, wide.index),
+        "by name": pd.Series(range(len(wide)), wide.index, float),
+        "by the first baseline": -first.iloc[:, 0],
+        "by the first gain": first.iloc[:, 0] - first.iloc[:, 1],
+        "by the second gain": second.iloc[:, 0] - second.iloc[:, 1],
+    }[order].fillna(np.inf)
     keys[keys.index == "Mean"] = np.inf
     return rows.sort_values("label", key=lambda labels: labels.map(keys), kind="stable")

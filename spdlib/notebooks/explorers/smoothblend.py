@@ -198,11 +198,12 @@ def _scaled(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _outlined(pixels: NDArray[np.uint8], box: list[float], colour: str, dash: int) -> NDArray:
     """Pixels with a box outlined in a colour on black, in dashes of so many pixels."""
     left, top, right, bottom = box
-    y, x = np.indices(pixels.shape[:2])
-    outside = np.maximum.reduce([left - x, x - right, top - y, y - bottom])
-    drawn = (np.abs(outside) <= 1) & ((x + y) // dash % 2 == 0)
-    colours = np.where(drawn[..., None], np.array(to_rgb(colour)) * 255, 0).astype(np.uint8)
-    return np.where((np.abs(outside) <= 2)[..., None], colours, pixels)
+    y, x = np.ogrid[:PANEL, :PANEL]
+    outside = np.maximum(np.maximum(left - x, x - right), np.maximum(top - y, y - bottom))
+    near = np.abs(outside)
+    pixels[near <= 2] = 0
+    pixels[(near <= 1) & ((x + y) // dash % 2 == 0)] = 255 * np.array(to_rgb(colour))
+    return pixels
 
 
 @cache

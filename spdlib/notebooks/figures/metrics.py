@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -38,7 +40,7 @@ def curves(detectors: Detectors) -> Figure:
     panels.curve_axes(roc, pr)
     for name, (labels, scores) in detectors.items():
         found, colour = metrics.evaluate(labels, scores), COLOURS.get(name, style.BLACK)
-        shown = style.words(name)
+        shown = style.words(name, 22)
         by_lines = f"{shown}: AU-PR {percent(found.aupr)}, best F1 {percent(found.max_f1)}"
         names = (f"{shown}: AU-ROC {percent(found.auroc)}", by_lines)
         panels.curves(roc, pr, labels, scores, names, color=colour, clip_on=False)
@@ -129,17 +131,16 @@ def confusion_matrix(ax: Axes, counts: metrics.Confusion) -> None:
     """The four counts, right verdicts green, wrong ones red, stronger for larger shares."""
     tp, fp, fn, tn = counts
     cells = np.array([[tp, fn], [fp, tn]])
-    share = cells / cells.sum(1, keepdims=True)
-    names = (("found", "missed"), ("false alarms", "passed"))
-    for (row, column), count in np.ndenumerate(cells):
-        colour = style.GREEN if row == column else style.VERMILION
-        strength = 0.08 + 0.5 * share[row, column]
-        ax.fill_between([column, column + 1], row, row + 1, color=colour, alpha=strength, lw=0)
-        for height, text, size in ((0.42, f"{count:,}", 12), (0.7, names[row][column], 9)):
-            ax.text(column + 0.5, row + height, text, ha="center", va="center", fontsize=size)
-    panels.bare(ax).set(xlim=(0, 2), ylim=(2, 0), aspect=1)
-    ax.set_xticks([0.5, 1.5], ["flagged", "passed"])
-    ax.set_yticks([0.5, 1.5], ["anomalies", "normal"], rotation=90, va="center")
+    names = np.array([["found", "missed"], ["false alarms", "passed"]])
+    texts = [f"{count:,}\n{name}" for count, name in zip(cells.flat, names.flat, strict=True)]
+    # From 0.15 on, so that a cell without samples has a colour, too; wrong ones are negative.
+    share = 0.15 + 0.85 * cells / cells.sum(1, keepdims=True)
+    colours = LinearSegmentedColormap.from_list("", [style.VERMILION, "white", style.GREEN])
+    sns.heatmap(
+        share * [[1, -1], [-1, 1]], ax=ax, vmin=-1.6, vmax=1.6, cmap=colours, cbar=False, fmt="",
+        annot=np.reshape(texts, (2, 2)), annot_kws={"color": style.BLACK}, square=True,
+        xticklabels=["flagged", "passed"], yticklabels=["anomalies", "normal"],
+    )  # fmt: skip
     ax.tick_params(length=0)
 
 

@@ -44,12 +44,12 @@ def curves(detectors: Detectors) -> Figure:
         return panels.nothing("no scores to show")
     fig, axes = style.figure(len(detectors), 2, height=3.5 * len(detectors), squeeze=False)
     for (roc, pr), (category, methods) in zip(axes, detectors.items(), strict=True):
-        panels.curve_axes(roc, pr)
         lacking = {panels.missing(labels) for labels, _ in methods.values()} or {"no scores"}
         if lacking != {""}:
             for ax in (roc, pr):
                 panels.say(ax, f"{category}: {max(lacking)}, no curve")
             continue
+        panels.curve_axes(roc, pr)
         for method, (labels, scores) in methods.items():
             found, look = metrics.evaluate(labels, scores), style.method_style(method)
             areas = [f"{look['label']}  {100 * area:.1f} %" for area in (found.auroc, found.aupr)]
@@ -160,9 +160,10 @@ def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
     tasks = ["detection", "segmentation"]
     rows = rows[rows.metric == metric].set_index(["category", "method", "task"])
     wide = rows[["value", "low", "high"]].unstack("task")
-    if not set(tasks) <= set(wide.columns.get_level_values("task")) or wide.dropna().empty:
+    both = wide.reindex(columns=[("value", task) for task in tasks]).notna().all(axis=1)
+    if not both.any():
         return panels.nothing(f"no category has both {metric} of detection and of segmentation")
-    wide = wide.dropna(subset=[("value", task) for task in tasks])
+    wide = wide[both]
     categories = list(wide.index.unique("category"))
     shown = {c: wide.loc[c] for c in categories} if len(categories) <= 3 else {}
     if len(categories) > 1:
@@ -179,8 +180,8 @@ def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
             ax.vlines(x, down, up, color=look["color"], linewidth=0.8)
             baseline = method.split(style.SPD_SUFFIX)[0]
             if baseline != method and baseline in points.index:
-                arrow = {"arrowstyle": "-|>", "color": look["color"], "shrinkA": 6, "shrinkB": 6}
-                ax.annotate("", (x, y), points.value.loc[baseline, tasks], arrowprops=arrow)
+                start = points.value.loc[baseline, tasks]
+                panels.arrow(ax, start, (x, y), look["color"], shrinkA=6, shrinkB=6)
         ax.margins(0.12)
         ax.set_title(words(title, int(80 / len(shown))))
         for axis in (ax.xaxis, ax.yaxis):
@@ -188,7 +189,7 @@ def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
             axis.get_major_locator().set_params(nbins=4)
     axes[0, 0].set_ylabel(f"segmentation {metric}")
     fig.supxlabel(f"detection {metric}", fontsize=10)
-    panels.legend(fig, axes[0, 0])
+    panels.legend(fig, [line for ax in axes[0] for line in ax.lines])
     return fig
 
 
@@ -200,7 +201,7 @@ def differences(table: pd.DataFrame, shown: Sequence[str] = ("AU-PR", "AU-ROC"))
         shown: Metrics.
     """
     rows = table[table.metric.isin(shown)].rename(columns={"difference": "value"})
-    place = rows.category.map(words) + ", " + rows.task + "\n" + rows.method.map(style.method_name)
+    place = rows.task + ", " + rows.category + "\n" + rows.method.map(style.method_name)
     rows = rows.assign(panel=rows.metric, row=place)
     text = "gain of + SPD over its baseline, percentage points"
     return panels.intervals(rows, text, mark=0, form=panels.POINTS, sharex=False)

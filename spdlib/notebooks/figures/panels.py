@@ -23,7 +23,7 @@ from spdlib.notebooks.figures.style import words
 PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
 POINTS = PercentFormatter(1, decimals=0, symbol="")  # percentage points
 LINE = 0.17  # inches: a line of small text
-LETTERS = 14  # of small text, an inch
+LETTERS = 13  # of small text, an inch
 CLASSES = ("normal", "anomalous")
 VERDICTS = (("passed", "false alarm"), ("missed", "found"))  # by label, then whether flagged
 
@@ -149,11 +149,11 @@ def grid(
     above = [[words(cell.title, int(LETTERS * room), 2) for cell in cells] for _, cells in lines]
     heads = [words(title, int(LETTERS * room), 3) for title in titles]
     above[0] = [h or own for h, own in zip([*heads, *[""] * columns], above[0], strict=False)]
-    text = sum(max((title.count("\n") + bool(title) for title in row), default=0) for row in above)
+    text = LINE * sum(map(_lines, above))
     fig, axes = style.figure(
         len(lines), columns, squeeze=False, width_ratios=ratios,
-        height=len(lines) * (high + 0.04) + LINE * text + 0.06 + 0.62 * bool(label),
-        width=min(width, columns * (room + 0.04) + 0.1 + LINE * _most_lines(n for n, _ in lines)),
+        height=len(lines) * (high + 0.04) + text + 0.06 + 0.62 * bool(label),
+        width=min(width, columns * (room + 0.04) + 0.1 + LINE * _lines(name for name, _ in lines)),
     )  # fmt: skip
     fig.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
     for ax in axes.flat:
@@ -167,8 +167,9 @@ def grid(
     return fig
 
 
-def _most_lines(names: Iterable[str]) -> int:
-    return max(name.count("\n") + bool(name) for name in names)
+def _lines(texts: Iterable[str]) -> int:
+    """Lines of the longest of texts that stand side by side."""
+    return max((text.count("\n") + bool(text) for text in texts), default=0)
 
 
 def colour_bar(
@@ -221,7 +222,7 @@ def intervals(
 
     Args:
         table: Columns ``panel`` and ``row`` (text), ``value``, ``low``, ``high``, ``method``, which
-            gives the colour (None: grey), and, optional, ``shift`` in rows.
+            gives the colour (grey if empty), and, optional, ``shift`` in rows.
         label: What the axis shows, below all.
         mark: Where a vertical line stands.
         numbers: Whether values are written above their dots, as percentages.
@@ -252,7 +253,7 @@ def intervals(
         if mark is not None:
             ax.axvline(mark, color=style.GREY, linewidth=1, zorder=0)
         ax.set(title=words(panel, int(80 / len(panels)), 2), **limits)
-        ax.xaxis.set_major_locator(MaxNLocator(4 if len(panels) > 2 else 6))
+        ax.xaxis.set_major_locator(MaxNLocator(4 if len(panels) > 2 else 6, steps=[1, 2, 5, 10]))
         ax.xaxis.set_major_formatter(form)
         ax.grid(axis="x", alpha=0.3)
     name_rows(axes[0, 0], names)
@@ -295,6 +296,11 @@ def dot(ax: Axes, x: float, y: float, colour: str) -> None:
     """An operating point on a curve."""
     ax.plot([x], [y], "o", markersize=9, color=colour, markeredgecolor="white", clip_on=False,
             zorder=5)  # fmt: skip
+
+
+def arrow(ax: Axes, start: Sequence[float], end: Sequence[float], colour: str, **look: Any) -> None:
+    """An arrow from one point to another."""
+    ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour, **look})
 
 
 def missing(labels: ArrayLike) -> str:

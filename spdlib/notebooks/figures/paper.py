@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from scipy import stats
 
 from spdlib import paper
@@ -76,35 +77,34 @@ def scatter() -> Figure:
         ax.set_ylabel("segmentation, %")
     for ax in axes[1]:
         ax.set_xlabel("detection, %")
-    handles = [
-        _method_key(m, marker) for m in _BASELINES for m, marker in ((m, "o"), (m + "_spd", "D"))
-    ]
+    handles = [_method_key(method, marker) for method, (_, marker) in _MARKS.items()]
     open_mark = _open_key("a column that does not add up")
     panels.legend(fig, [*handles, open_mark], "outside lower center")
     return fig
 
 
 _BASELINES = {"simsiam": "SimSiam", "supervised": "Supervised"}
+_MARKS = {"simsiam": ("SimSiam", "o"), "simsiam_spd": ("SimSiam+SPD", "D"),
+          "supervised": ("Supervised", "o"), "supervised_spd": ("Supervised+SPD", "D")}  # fmt: skip
 
 
 def _arrows(ax: Axes, points: pd.DataFrame, doubtful: pd.Series) -> None:
-    for method, baseline in _BASELINES.items():
-        colour, spd = style.METHOD_COLOURS[method], f"{baseline}+SPD"
-        arrow = {"arrowstyle": "->", "color": colour, "linewidth": 1.5, "shrinkA": 4, "shrinkB": 5}
-        start, stop = (points.loc[name, ["detection", "segmentation"]] for name in (baseline, spd))
-        ax.annotate("", stop, start, arrowprops=arrow)
-        for name, marker in ((baseline, "o"), (spd, "D")):
-            face = "none" if doubtful[name] else colour
-            ax.plot(*points.loc[name, ["detection", "segmentation"]], marker, color=colour,
-                    markersize=7, markerfacecolor=face)  # fmt: skip
+    places = points[["detection", "segmentation"]]
+    for method, (name, marker) in _MARKS.items():
+        colour = style.method_marker(method)["color"]
+        ax.plot(*places.loc[name], marker, color=colour, markersize=7,
+                markerfacecolor="none" if doubtful[name] else colour)  # fmt: skip
+    for method, name in _BASELINES.items():
+        colour, end = style.METHOD_COLOURS[method], places.loc[f"{name}+SPD"]
+        panels.arrow(ax, places.loc[name], end, colour, linewidth=1.5, shrinkA=4, shrinkB=5)
 
 
-def _method_key(method: str, marker: str):
+def _method_key(method: str, marker: str) -> Line2D:
     name = style.words(style.method_name(method))
     return panels.key(name, color=style.method_marker(method)["color"], marker=marker)
 
 
-def _open_key(label: str):
+def _open_key(label: str) -> Line2D:
     return panels.key(label, color=style.GREY, marker="o", markerfacecolor="white")
 
 
@@ -137,10 +137,14 @@ def gains(table: pd.DataFrame, seed: int = 0) -> Figure:
         ax.axvline(0, color=style.GREY, linewidth=1, zorder=0)
         _signed_axis(ax, "x", [-30, -10, -2, 0, 2, 10, 30], linthresh=5, linscale=1.2)
         ax.set(title=f"{baseline} + SPD minus {baseline}", xlabel="gain, percentage points")
-    panels.name_rows(axes[0], [f"{r.protocol}\n{r.task} ({r.table})" for r in names.itertuples()])
+    _name_tables(axes[0], names)
     mean = panels.key("mean", "-", color=style.BLACK, linewidth=2)
     panels.legend(fig, [*_gain_keys(), mean], "outside lower center")
     return fig
+
+
+def _name_tables(ax: Axes, tables: pd.DataFrame) -> None:
+    panels.name_rows(ax, [f"{r.protocol}\n{r.task} ({r.table})" for r in tables.itertuples()])
 
 
 def _signed_axis(ax: Axes, axis: str, ticks: Sequence[int], **scale: float) -> None:
@@ -149,7 +153,7 @@ def _signed_axis(ax: Axes, axis: str, ticks: Sequence[int], **scale: float) -> N
     getattr(ax, f"set_{axis}ticks")(ticks, [f"{t:+d}" if t else "0" for t in ticks])
 
 
-def _gain_keys() -> list:
+def _gain_keys() -> list[Line2D]:
     dots = [panels.key(m, color=colour, marker="o") for m, colour in METRIC_COLOURS.items()]
     return [*dots, _open_key("rests on a suspect value")]
 
@@ -175,7 +179,7 @@ def disagreements(pairs: pd.DataFrame) -> Figure:
         dots.plot(sure.auroc, sure.aupr, ".", color=colour, markersize=5)
         dots.plot(unsure.auroc, unsure.aupr, "o", color=colour, markersize=3.5,
                   markerfacecolor="none", markeredgewidth=0.7)  # fmt: skip
-    panels.name_rows(bars, [f"{r.protocol}\n{r.task} ({r.table})" for r in names.itertuples()])
+    _name_tables(bars, names)
     bars.set(xlabel="two encoders on one subset", xlim=(0, left.max()))
     bars.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     dots.axhline(0, color=style.GREY, linewidth=0.8, zorder=0)

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 from torch import Tensor
 
 from spdlib.notebooks.figures import panels, style
@@ -64,22 +63,16 @@ def losses(cases: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Figure:
         ax.add_patch(Circle((0, 0), 1, fill=False, edgecolor=style.GREY, alpha=0.5))
         for colour, leaf, move in zip(colours, leaves, moves, strict=True):
             tip, step = leaf[0].detach().numpy(), -0.5 * move[0].numpy()
-            _arrow(ax, np.zeros(2), tip, colour, 2.2)
+            exact = {"shrinkA": 0, "shrinkB": 0, "mutation_scale": 14}
+            panels.arrow(ax, (0, 0), tip, colour, linewidth=2.2, **exact)
             if np.linalg.norm(step) > 0.02:
-                _arrow(ax, tip, tip + step, colour, 1.2, linestyle=(0, (2, 1.5)))
+                dashed = {"linewidth": 1.2, "linestyle": (0, (2, 1.5))}
+                panels.arrow(ax, tip, tip + step, colour, **dashed, **exact)
         ax.set_title(f"{title}\nSPD loss {loss.item():+.2f}")
     keys = [panels.key(name, "-", color=c) for name, c in zip(names, colours, strict=True)]
     keys.append(panels.key("where a step moves it", ":", color=style.GREY))
     panels.legend(fig, keys, "outside lower center")
     return fig
-
-
-def _arrow(ax: Axes, start: NDArray, end: NDArray, colour: str, width: float, **drawn) -> None:
-    ax.annotate(
-        "", end, start,
-        arrowprops={"arrowstyle": "->", "color": colour, "linewidth": width, "shrinkA": 0,
-                    "shrinkB": 0, "mutation_scale": 14, **drawn},
-    )  # fmt: skip
 
 
 def training(histories: Mapping[str, pd.DataFrame]) -> Figure:
@@ -90,38 +83,39 @@ def training(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """
     if not histories:
         return panels.nothing("no training to show")
+    accuracy = any(len(_known(history, "spd_accuracy")) for history in histories.values())
+    titles = {
+        "baseline": "baseline's loss",
+        "spd": "SPD loss",
+        "spd_accuracy": "accuracy: blended or not" if accuracy else "cosine to the anchor",
+        "spot_auroc": "spot-the-difference score (AU-ROC)",
+        "std": "spread of features (1: the sphere)",
+        "effective_rank": "effective rank of features",
+    }
     fig, axes = style.figure(2, 3, height=5.2)
-    (baseline, spd, cosines), (spot, std, rank) = axes
-    apart = False
+    of = dict(zip(titles, axes.flat, strict=True))
+    spot, apart = of["spot_auroc"], False
     for method, history in histories.items():
         look = {**style.method_style(method), "linewidth": 2}
-        for ax, column in ((baseline, "baseline"), (spd, "spd"), (cosines, "spd_accuracy")):
-            _noisy(ax, _known(history, column), **look)
-        _cosines(cosines, history)
-        for ax, column in ((spot, "spot_auroc"), (std, "std"), (rank, "effective_rank")):
-            _watched(ax, _known(history, column), **look)
+        for column, ax in of.items():
+            draw = _noisy if ax in axes[0] else _watched
+            draw(ax, _known(history, column), **look)
+        _cosines(of["spd_accuracy"], history)
         # An auxiliary head compares features, too: nothing of its own to show.
         projected = _known(history, "spot_projected")
         if len(projected) and not projected.equals(_known(history, "spot_auroc")):
             _watched(spot, projected, **look | {"linestyle": ":", "label": None})
             apart = True
-    accuracy = any(len(_known(history, "spd_accuracy")) for history in histories.values())
-    titles = (
-        "baseline's loss", "SPD loss",
-        "accuracy: blended or not" if accuracy else "cosine to the anchor",
-        "spot-the-difference score (AU-ROC)", "spread of features (1: the sphere)",
-        "effective rank of features",
-    )  # fmt: skip
     panels.legend(fig, spot)
-    _limit(std, COLLAPSED_STD)
-    _limit(rank, COLLAPSED_RANK)
+    _limit(of["std"], COLLAPSED_STD)
+    _limit(of["effective_rank"], COLLAPSED_RANK)
     spot.axhline(0.5, color=style.GREY, linewidth=1)
     spot.yaxis.set_major_formatter(panels.PERCENT)
     if apart:
         kinds = {"of features": "-", "of projections": ":"}
         spot.legend(handles=[panels.key(k, line, color=style.BLACK) for k, line in kinds.items()])
-    for ax, title in zip(axes.flat, titles, strict=True):
-        ax.set_title(title)
+    for column, ax in of.items():
+        ax.set_title(titles[column])
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         if not ax.lines:
             panels.say(ax, "no SPD term")

@@ -38,26 +38,8 @@ HEAT = "inferno"  # anomaly maps and attention: perceptually even, safe for all 
 
 def use() -> None:
     """Sets the figures' style; called once at the top of each notebook."""
-    sns.set_theme(
-        context="notebook",
-        style="ticks",
-        rc={
-            "figure.dpi": 100,
-            "savefig.dpi": 100,
-            "figure.constrained_layout.use": True,
-            "font.size": 10,
-            "axes.titlesize": 10.5,
-            "axes.labelsize": 10,
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
-            "legend.fontsize": 9,
-            "legend.frameon": False,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "image.cmap": "gray",
-            "image.interpolation": "nearest",
-        },
-    )
+    plain = {"legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False}
+    sns.set_theme(context="notebook", style="ticks", font_scale=0.83, rc=plain)
     # A notebook shows a Figure that is a cell's last value as a picture, not as its name, only
     # once told so; pyplot, which would tell it, stays out of this.
     if (shell := get_ipython()) is not None:

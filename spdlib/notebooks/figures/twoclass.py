@@ -44,22 +44,19 @@ def protocols(table: pd.DataFrame, splits: Mapping[str, pd.DataFrame]) -> Figure
         }
     )
     # Within a class, images that more protocols train on come first: draws are nested.
-    keys = [(goes == "test").sum(axis=1), -(goes == "train").sum(axis=1), table.label]
-    order = np.lexsort([key.to_numpy() for key in keys])
-    labels = table.label.to_numpy()[order]
-    for row, name in enumerate(goes):
-        kinds = goes[name].to_numpy()[order]
-        strip = [to_rgb(GOES[kind][label]) for kind, label in zip(kinds, labels, strict=True)]
-        ax.imshow([strip], extent=(0, len(table), row + 0.36, row - 0.36), aspect="auto")
-    normal = int((labels == 0).sum())
+    ordered = goes.assign(
+        label=table.label, train=-(goes == "train").sum(axis=1), test=(goes == "test").sum(axis=1)
+    ).sort_values(["label", "train", "test"], kind="stable")
+    for row, name in enumerate(splits):
+        kinds = zip(ordered[name], ordered.label, strict=True)
+        strip = [[to_rgb(GOES[kind][label]) for kind, label in kinds]]
+        ax.imshow(strip, extent=(0, len(table), row + 0.36, row - 0.36), aspect="auto")
+    normal, count = int((table.label == 0).sum()), len(table)
     panels.bare(ax).axvline(normal, color=style.BLACK, linewidth=1)
-    ax.set_xlim(0, len(table))
     panels.name_rows(ax, list(splits))
-    counts = {"normal": (0, normal), "anomalous": (normal, len(table))}
-    ax.set_xticks(
-        [sum(ends) / 2 for ends in counts.values()],
-        [f"{end - start:,} {name} images" for name, (start, end) in counts.items()],
-    )
+    texts = f"{normal:,} normal images", f"{count - normal:,} anomalous images"
+    ax.set_xticks([normal / 2, (normal + count) / 2], texts)
+    ax.set_xlim(0, count)
     ax.tick_params(length=0)
     handles = [
         Patch(color=GOES[kind][label], label=f"{kind}, {name}")
