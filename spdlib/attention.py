@@ -364,8 +364,8 @@ def _energy(
     with torch.enable_grad():
         grid = grid.requires_grad_()
         features = encoder.pooled(grid, stage)
-        distance = sum(target(feature) for target, feature in zip(targets, features, strict=True))
-        (gradient,) = torch.autograd.grad(distance, grid)
+        distances = [target(feature) for target, feature in zip(targets, features, strict=True)]
+        (gradient,) = torch.autograd.grad(torch.stack(distances).sum(), grid)
     # NumPy arrays, as the package expects them; NumPy knows no bfloat16.
     arrays = [tensor.detach().float().cpu().numpy() for tensor in (grid, gradient)]
     cam = method(encoder, target_layers=[])

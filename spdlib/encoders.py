@@ -59,6 +59,9 @@ class Encoder(nn.Module):
         stage_channels: Channels of the four stages.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, name: str, provenance: Mapping[str, Any] | None = None):
         super().__init__()
         self.name = name

@@ -200,7 +200,8 @@ class PaDiM:
                 images = self._checked(batch).to(parameter.device, parameter.dtype)
                 if not self.grid[0]:
                     with torch.no_grad():
-                        self.grid = tuple(self.encoder.stages(images[:1], 1)[0].shape[-2:])
+                        rows, columns = self.encoder.stages(images[:1], 1)[0].shape[-2:]
+                    self.grid = rows, columns
                     self._check_memory()
                 for part in images.split(self._images_at_once()):
                     yield len(part), self._forward(part)
@@ -229,7 +230,7 @@ class PaDiM:
                 f"batches: RGB floats in [0, 1] are needed, not {kind} from {low:g} to {high:g}; "
                 "the encoder normalises them itself"
             )
-        size = tuple(images.shape[-2:])
+        size = images.shape[-2], images.shape[-1]
         if self.image_size not in ((0, 0), size):
             raise ValueError(f"batches: images of {size}, fitted {self.image_size}")
         self.image_size = size
