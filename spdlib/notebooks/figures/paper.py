@@ -236,8 +236,8 @@ Dot = tuple[str, str, float, float, bool]  # label, metric, gain, half an interv
 
 def _paper_gains(block: pd.DataFrame) -> list[Dot]:
     return [
-        (f"paper: {baseline} + SPD, VisA, {len(r)} objects", metric, r.gain.mean(), half_width(r.gain.std(), len(r)),
-         bool(r.suspect.any()))
+        (f"paper: {baseline} + SPD, VisA, {len(r)} objects", metric, r.gain.mean(),
+         half_width(r.gain.std(), len(r)), bool(r.suspect.any()))
         for (baseline, metric), r in block.groupby(["baseline", "metric"], sort=False)
     ]  # fmt: skip
 
