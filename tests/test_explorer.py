@@ -1,8 +1,13 @@
 """The frame of all explorers: what controls do, and what an error leaves."""
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
+from spdlib.evaluation import Evaluation
 from spdlib.notebooks.explorers import explorer as frame
+from spdlib.notebooks.explorers import metrics, padim
 from spdlib.notebooks.figures import style
 
 
@@ -44,3 +49,16 @@ def test_menus_take_any_text(box):
     texts = [text for text, _ in box.controls["name"].options]
     assert texts[:2] == ["one", "two"] and all(text.isprintable() for text in texts)
     assert frame.methods(["moco_spd"]) == [("moco_spd", style.method_name("moco_spd"))]
+
+
+def test_explorers_open_where_no_image_is_anomalous():
+    scores, none = np.array([1.0, 1.0]), [0, 0]
+    box = metrics.threshold_explorer(none, scores, ["a.png", "b.png"])
+    assert frame.errors(box) == [] and box.picture.value
+    columns = {"path": ["a.png", "b.png"], "label": none, "category": "nut", "defect": "good"}
+    table = pd.DataFrame(
+        columns | {"detection": True, "segmentation": False, "mask_path": None, "split": "test"}
+    )
+    flat = torch.zeros(2, 4, 4)
+    box = padim.threshold_explorer(Evaluation(table, flat.bool(), {"moco": scores}, {"moco": flat}))
+    assert frame.errors(box) == [] and box.picture.value
