@@ -10,13 +10,13 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-import pytorch_lightning as pl
 import timm
 import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
+from spdlib import checkpoints
 from spdlib.datasets import elpv
 from spdlib.datasets.tree import tree
 from spdlib.encoders import HALF_NORM, IMAGENET_NORM, load_encoder, read_provenance
@@ -24,17 +24,17 @@ from spdlib.pretraining import (
     COLUMNS,
     Pretraining,
     Views,
-    checkpoints,
     export,
     objective,
     pretrain,
     starting_encoder,
 )
-from spdlib.pretraining.batches import Images, Order, decode
-from spdlib.pretraining.batches import generator as seeded
+from spdlib.pretraining.batches import Images, decode, order
 from spdlib.pretraining.cli import main, tables
 from spdlib.pretraining.monitors import spot_the_difference
 from spdlib.pretraining.presets import settings
+from spdlib.training import Callback, shared
+from spdlib.training import generator as seeded
 
 SMALL = {
     "encoder": "efficientnet_lite0", "weights": "random", "size": 32, "batch_size": 4, "epochs": 2,
@@ -75,14 +75,17 @@ def folder(tmp_path):
 
 
 def test_every_image_is_in_an_epoch_once_and_processes_share_the_batch():
-    whole = list(Order(11, 4, epochs=3, seed=5))
+    def ordered(seed=5, start=0, **cut):
+        return list(shared(order(11, 4, epochs=3, seed=seed, start=start), **cut))
+
+    whole = ordered()
     assert len(whole) == 6 and all(len(batch) == 4 for batch in whole)
     epochs = [whole[i] + whole[i + 1] for i in (0, 2, 4)]
     assert all(len(set(epoch)) == 8 for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
-    assert list(Order(11, 4, epochs=3, seed=5, start=3)) == whole[3:]
-    assert list(Order(11, 4, epochs=3, seed=6)) != whole
-    both = [list(Order(11, 4, 3, 5, parts=2, process=p, processes=2)) for p in (0, 1)]
+    assert ordered(start=3) == whole[3:]
+    assert ordered(seed=6) != whole
+    both = [ordered(parts=2, process=p, processes=2) for p in (0, 1)]
     joined = [a + b for a, b in zip(*both, strict=True)]
     assert [a + b for a, b in zip(joined[::2], joined[1::2], strict=True)] == whole
 
@@ -255,14 +258,14 @@ def test_collapsed_projections_are_spoken_of_though_features_are_spread():
     s = small("simsiam", 0.0, epochs=1)
     encoder = starting_encoder(s)
     held_out = noise(16, seed=1)
-    network = Pretraining(encoder, s, Images(noise()), held_out)
+    training = Pretraining(encoder, s, Images(noise()), held_out)
     linear = [
-        m for m in network.objective.baseline.projection.modules() if hasattr(m, "running_var")
+        m for m in training.objective.baseline.projection.modules() if hasattr(m, "running_var")
     ]
     torch.nn.init.zeros_(linear[-2].weight[1:])  # one unit is left before the last layer
-    row = network._watch()
+    row = training._watch()
     assert row["effective_rank"] > 2 > row["effective_rank_projected"]
-    assert "projections, collapse: " in network.said
+    assert "projections, collapse: " in training.said
 
 
 def test_a_queue_longer_than_the_images_is_spoken_of():
@@ -299,7 +302,7 @@ def test_a_full_disk_is_reported_before_training(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 10_000_000})
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: usage)
     ran = []
-    monkeypatch.setattr("spdlib.pretraining.training._fit", lambda *_: ran.append(1))
+    monkeypatch.setattr("spdlib.pretraining.training.fit", lambda *_, **__: ran.append(1))
     with pytest.raises(OSError, match=r"10 MB free on its disk, \d+ MB needed"):
         pretrain(load_encoder("efficientnet_lite0"), noise(), small(), folder=tmp_path)
     assert not ran
@@ -388,9 +391,9 @@ def ctrl_c():
 def test_ctrl_c_reaches_the_caller_and_the_next_ctrl_c_too(tmp_path, ctrl_c):
     s = small()
 
-    class Stop(pl.Callback):
-        def on_train_batch_end(self, trainer, module, *_):
-            if module.step == 3:
+    class Stop(Callback):
+        def on_step(self, training):
+            if training.step == 3:
                 os.kill(os.getpid(), signal.SIGINT)
 
     whole, stopped = starting_encoder(s), starting_encoder(s)

@@ -20,6 +20,7 @@ from spdlib.datasets import SampleImages
 from spdlib.datasets.samples import make_table
 from spdlib.encoders import load_encoder
 from spdlib.metrics import aupr, evaluate
+from spdlib.training import Callback
 from spdlib.twoclass import Classifier, Segmenter, paired, shots
 from spdlib.twoclass.augmentation import (
     AUGMENTS,
@@ -236,18 +237,14 @@ def test_resume_equals_uninterrupted(task, encoder, images, tmp_path, monkeypatc
     whole = make[task]()
     history = twoclass.train(whole, images, wanted)
 
+    class Stop(Callback):
+        def on_step(self, training):
+            if training.step == 3:
+                raise KeyboardInterrupt
+
     interrupted = make[task]()
-    step = twoclass.Training.training_step
-
-    def fails(self, batch, index):
-        if self.global_step == 3:
-            raise KeyboardInterrupt
-        return step(self, batch, index)
-
-    monkeypatch.setattr(twoclass.Training, "training_step", fails)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        twoclass.train(interrupted, images, wanted, folder=tmp_path)
-    monkeypatch.setattr(twoclass.Training, "training_step", step)
+        twoclass.train(interrupted, images, wanted, folder=tmp_path, callbacks=[Stop()])
     resumed = make[task]()
     after = twoclass.train(resumed, images, wanted, folder=tmp_path)
     pd.testing.assert_frame_equal(history, after)
@@ -268,8 +265,7 @@ if __name__ == "__main__":
     settings = twoclass.settings("detection", True, iterations=1, batch_size=8, size=64,
                                  optimizer="sgd", learning_rate=1e-2)
     model = twoclass.Classifier(load_encoder("efficientnet_lite0", "imagenet"))
-    twoclass.train(model, twoclass.Decoded(table, 64), settings, accelerator="cpu", devices=2,
-                   strategy="ddp")
+    twoclass.train(model, twoclass.Decoded(table, 64), settings, accelerator="cpu", devices=2)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         torch.save(dict(model.named_parameters()), out)
 """

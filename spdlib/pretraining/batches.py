@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from spdlib.datasets.samples import read_image
 from spdlib.progress import track
+from spdlib.training import generator
 
 DIGESTED = 10_000  # files whose bytes are read, at most, to tell one set of images from another
 
@@ -162,62 +163,25 @@ class Images(Dataset):
         raise ValueError("images: none of them decodes")
 
 
-class Order(Sampler):
+def order(count: int, batch_size: int, epochs: int, seed: int, start: int = 0) -> Iterator[Tensor]:
     """The numbers of the images of every step, all epochs in one go.
 
     Each epoch is a permutation of its own; the images that do not fill its last batch sit it
-    out. A batch is cut into parts (gradient accumulation) and each part among the processes.
+    out.
 
     Args:
         count: How many images there are.
         batch_size: Images a step.
         epochs: Passes over the images.
-        seed: Of the permutations.
+        seed: Seed of the permutations.
         start: Step to begin at.
-        parts: In how many parts a batch is taken.
-        process: Which of the processes this is.
-        processes: How many there are.
 
-    >>> [batch for batch in Order(4, 2, epochs=1, seed=0)]
+    >>> [batch.tolist() for batch in order(4, 2, epochs=1, seed=0)]
     [[0, 3], [1, 2]]
     """
-
-    def __init__(
-        self,
-        count: int,
-        batch_size: int,
-        epochs: int,
-        seed: int,
-        start: int = 0,
-        parts: int = 1,
-        process: int = 0,
-        processes: int = 1,
-    ):
-        self.count, self.batch_size, self.seed, self.start = count, batch_size, seed, start
-        self.parts, self.process, self.processes = parts, process, processes
-        self.steps = epochs * (count // batch_size)
-
-    def __len__(self) -> int:
-        # Of the whole training: Lightning counts the batches before a resumed one, too.
-        return self.steps * self.parts
-
-    def __iter__(self) -> Iterator[list[int]]:
-        steps_an_epoch = self.count // self.batch_size
-        order = torch.empty(0)
-        for step in range(self.start, self.steps):
-            epoch, place = divmod(step, steps_an_epoch)
-            if place == 0 or step == self.start:
-                order = torch.randperm(self.count, generator=generator(self.seed, 0, epoch))
-            batch = order[place * self.batch_size :][: self.batch_size]
-            for part in batch.chunk(self.parts):
-                yield part.chunk(self.processes)[self.process].tolist()
-
-
-def generator(*key: int) -> torch.Generator:
-    """A generator whose numbers follow from a key of whole numbers, such as seed and step."""
-    return torch.Generator().manual_seed(seed_of(*key))
-
-
-def seed_of(*key: int) -> int:
-    """A seed of 32 bits for a key; keys that differ anywhere give unrelated seeds."""
-    return int(np.random.SeedSequence(key).generate_state(1)[0])
+    steps_an_epoch = count // batch_size
+    first, skipped = divmod(start, steps_an_epoch)
+    for epoch in range(first, epochs):
+        batches = torch.randperm(count, generator=generator(seed, 0, epoch)).split(batch_size)
+        yield from batches[skipped:steps_an_epoch]
+        skipped = 0

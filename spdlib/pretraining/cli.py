@@ -14,15 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from spdlib import paths
 from spdlib.datasets import load
 from spdlib.datasets.tree import tree
+from spdlib.distributed import is_first, launched
 from spdlib.paths import show
-from spdlib.pretraining import CHECKPOINT_EVERY, decode, export, pretrain, starting_encoder
+from spdlib.pretraining import decode, export, pretrain, starting_encoder
 from spdlib.pretraining.presets import Settings
 from spdlib.pretraining.presets import settings as choose
 
@@ -69,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     method, preset = changes.pop("method") or "simsiam", changes.pop("preset") or "laptop"
     try:
         _run(choose(method, preset, **changes), **given)
-    except (ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -99,7 +98,7 @@ def _run(
     history = pretrain(
         encoder, images, settings, seen, labels, folder, workers=workers, every=every, **options
     )
-    if rank_zero_only.rank == 0:
+    if is_first():
         path = export(encoder, export_to or folder / "encoder.safetensors")
         print(f"{show(path)}: {settings.name}, {encoder.provenance['steps']} steps; ", end="")
         print(f"log and checkpoint in {show(folder)}")
@@ -120,13 +119,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", metavar="FOLDER", help="checkpoint, log, encoder; default: runs/pretraining/NAME")
     add("--export", dest="export_to", metavar="FILE", help="default: OUT/encoder.safetensors")
     add("--resume", action=argparse.BooleanOptionalAction, default=True, help="--no-resume: anew")
-    add("--every", type=int, default=CHECKPOINT_EVERY, metavar="STEPS", help="between checkpoints")
+    add("--every", type=int, default=200, metavar="STEPS", help="between checkpoints")
     add("--held-out", type=int, default=128, metavar="N", help="images to watch; 0: no watch")
     add("--unreadable", default="stop", choices=("stop", "skip"), help="images that do not decode")
     add("--workers", type=int, metavar="N", help="processes that decode images, per device")
-    run = parser.add_argument_group("where it runs (Lightning's Trainer)")
-    run.add_argument("--devices", type=int, default=_launched()[0], help="processes a machine")
-    run.add_argument("--nodes", dest="num_nodes", type=int, default=_launched()[1], help="machines")
+    run = parser.add_argument_group("where it runs")
+    run.add_argument("--devices", type=int, default=launched()[0], help="processes a machine")
+    run.add_argument("--nodes", dest="num_nodes", type=int, default=launched()[1], help="machines")
     run.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, mps")
     run.add_argument("--precision", help="32-true (default), bf16-mixed, 16-mixed")
     run.add_argument(
@@ -144,14 +143,3 @@ def _parser() -> argparse.ArgumentParser:
 
 def _is_literal(annotation: Any) -> bool:
     return typing.get_origin(annotation) is Literal
-
-
-def _launched() -> tuple[int, int]:
-    """Processes a machine, and machines, as torchrun or SLURM has started this process."""
-    here = os.environ
-    if "LOCAL_WORLD_SIZE" in here:
-        local = int(here["LOCAL_WORLD_SIZE"])
-        return local, int(here["WORLD_SIZE"]) // local
-    if "SLURM_NTASKS_PER_NODE" in here:
-        return int(here["SLURM_NTASKS_PER_NODE"]), int(here.get("SLURM_NNODES", 1))
-    return 1, 1

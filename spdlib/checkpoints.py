@@ -3,43 +3,40 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.plugins import TorchCheckpointIO
 
 from spdlib.paths import replacing, show
 
 LAST = "last.ckpt"
 
 
-class WholeFiles(TorchCheckpointIO):
-    """How Lightning writes and reads checkpoints: beside and renamed; tensors and plain types."""
+def save(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Writes a checkpoint; whoever is killed meanwhile leaves the one before."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())
 
-    def save_checkpoint(
-        self, checkpoint: Mapping[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        """Writes a checkpoint; whoever is killed meanwhile leaves the one before."""
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
 
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Reads a checkpoint; nothing but tensors and plain types is unpickled, whatever is asked.
+def load(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint; nothing but tensors and plain types is unpickled.
 
-        Raises:
-            ValueError: The file is damaged, or holds something else.
-        """
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{show(path)} is not a checkpoint of a training ({reason})") from None
+    Raises:
+        ValueError: The file is damaged, or holds something else.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return {
+            name: checkpoint[name]
+            for name in ("about", "step", "state", "model", "optimizer", "scaler")
+        }
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{show(path)} is not a checkpoint of a training ({reason})") from None
 
 
 def prepare(folder: str | Path, needed: int, names: Sequence[str] = (LAST,)) -> Path:
