@@ -1,22 +1,17 @@
 """Several processes that train together: joining them, and batch normalisation over all.
 
-``torch.nn.SyncBatchNorm`` runs on GPUs only, and its converter replaces timm's layers that
-normalise *and* activate by ones that only normalise. Here both are right.
+``torch.nn.SyncBatchNorm`` runs on GPUs only; here CPUs have it, too.
 """
 
-import atexit
 import os
 import re
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.distributed.nn.functional
-from timm.layers import BatchNormAct2d
+from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -39,8 +34,7 @@ class Process(NamedTuple):
 def processes(devices: int = 1, nodes: int = 1, accelerator: str = "auto") -> Iterator[Process]:
     """Joins the processes of a training, for as long as the block lasts.
 
-    torchrun or SLURM have started them; on one machine a program that they have not started
-    starts itself once more for each further device.
+    torchrun or SLURM have started them.
 
     Args:
         devices: Processes a machine, one a device.
@@ -48,15 +42,18 @@ def processes(devices: int = 1, nodes: int = 1, accelerator: str = "auto") -> It
         accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
 
     Raises:
-        ValueError: There is no such accelerator, or others have started another number.
+        ValueError: There is no such accelerator, or another number of processes has been started.
     """
     kind, world = device_type(accelerator), devices * nodes
     if world == 1:
         yield Process(0, 1, torch.device(kind))
         return
-    rank, local, started = _place() or _start(devices, nodes)
+    rank, local, started = place() or (0, 0, 1)
     if started != world:
-        raise ValueError(f"devices: {devices} on {nodes} machines, but {started} processes run")
+        raise ValueError(
+            f"devices: {devices} on each of {nodes} machines, but {started} processes have been "
+            f"started; start them with torchrun --nproc-per-node {devices}, or with SLURM"
+        )
     device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)
@@ -99,10 +96,10 @@ def launched() -> tuple[int, int]:
 
 def is_first() -> bool:
     """Whether this is the process that writes and speaks for all."""
-    return not (place := _place()) or place[0] == 0
+    return not (here := place()) or here[0] == 0
 
 
-def _place() -> tuple[int, int, int] | None:
+def place() -> tuple[int, int, int] | None:
     """Rank, rank on this machine and number of processes, if others have started this one."""
     here = os.environ
     if "LOCAL_RANK" in here:
@@ -114,32 +111,6 @@ def _place() -> tuple[int, int, int] | None:
         here.setdefault("MASTER_PORT", str(15000 + int(here["SLURM_JOB_ID"]) % 10000))
         return tuple(int(here[f"SLURM_{name}"]) for name in ("PROCID", "LOCALID", "NTASKS"))
     return None
-
-
-def _start(devices: int, nodes: int) -> tuple[int, int, int]:
-    """Starts this program again for each further device; this one becomes the first."""
-    if nodes > 1:
-        raise ValueError(f"num_nodes: {nodes}; torchrun or SLURM has to start the processes")
-    if "ipykernel" in sys.modules:
-        raise ValueError(f"devices: {devices}; several need a program of their own, no notebook")
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port = opened.getsockname()[1]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0",
-                   "LOCAL_RANK": "0", "WORLD_SIZE": str(devices)}  # fmt: skip
-    spec = sys.modules["__main__"].__spec__
-    program = [sys.executable, *(["-m", spec.name] if spec else sys.argv[:1]), *sys.argv[1:]]
-    for rank in range(1, devices):
-        own = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        atexit.register(_ended, subprocess.Popen(program, env=own))
-    return 0, 0, devices
-
-
-def _ended(process: subprocess.Popen) -> None:
-    try:
-        process.wait(60)
-    except subprocess.TimeoutExpired:
-        process.kill()
 
 
 class GlobalBatchNorm(_BatchNorm):
@@ -183,17 +154,6 @@ class GlobalBatchNorm(_BatchNorm):
         return out
 
 
-class FusedGlobalBatchNorm(nn.SyncBatchNorm):
-    """The same on GPUs, by torch's own kernels."""
-
-    def __init__(self, local: _BatchNorm):
-        super().__init__(local.num_features, local.eps, local.momentum, affine=local.affine)
-        _take_over(self, local)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self.activation(super().forward(input))
-
-
 def synchronise(module: nn.Module, device: str = "cpu") -> nn.Module:
     """Replaces, in place, every batch normalisation in a module by a global one.
 
@@ -208,14 +168,13 @@ def synchronise(module: nn.Module, device: str = "cpu") -> nn.Module:
     """
     # DistributedDataParallel refuses torch's synchronised layers, and all derived from them, on
     # a CPU; there the sums are ours.
-    kind = FusedGlobalBatchNorm if device == "cuda" else GlobalBatchNorm
+    if device == "cuda":
+        return convert_sync_batchnorm(module)
     for name, child in module.named_children():
-        if isinstance(child, GlobalBatchNorm | FusedGlobalBatchNorm):
-            continue
-        if isinstance(child, _BatchNorm):
-            setattr(module, name, kind(child))
+        if isinstance(child, _BatchNorm) and not isinstance(child, GlobalBatchNorm):
+            setattr(module, name, GlobalBatchNorm(child))
         else:
-            synchronise(child, device)
+            synchronise(child)
     return module
 
 

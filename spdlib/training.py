@@ -280,7 +280,9 @@ class _Loop:
         with ExitStack() as stack:
             if world > 1 and part < self.parts - 1:
                 stack.enter_context(self.network.no_sync())
-            with torch.autocast(device.type, self.mixed, enabled=self.mixed is not None):
+            # Weights that are cast once for all views would gather their gradients in less.
+            given = {"dtype": self.mixed, "enabled": self.mixed is not None}
+            with torch.autocast(device.type, cache_enabled=False, **given):
                 terms = self.network(batch, share)
             self.scaler.scale(terms["loss"] / self.parts).backward()
         return {name: term.detach().float() for name, term in terms.items()}

@@ -3,10 +3,10 @@
     python -m spdlib.pretraining --dataset elpv --method simsiam --eta 0.1
 
 ``presets`` holds the settings, ``training`` the training, ``monitors`` what is watched and
-``live`` who listens, ``batches`` what is read, ``cli`` the command line.
+``live`` who listens, ``cli`` the command line.
 """
 
-from spdlib.pretraining.batches import decode
+from spdlib.images import decode
 from spdlib.pretraining.training import (
     COLUMNS,
     Pretraining,

@@ -6,6 +6,7 @@ python -m spdlib.pretraining --help
 
 import argparse
 import os
+import subprocess
 import sys
 import typing
 from collections.abc import Sequence
@@ -14,12 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from spdlib import paths
 from spdlib.datasets import load
 from spdlib.datasets.tree import tree
-from spdlib.distributed import is_first, launched
+from spdlib.distributed import is_first, launched, place
+from spdlib.images import MEMORY, Images
 from spdlib.paths import show
 from spdlib.pretraining import decode, export, pretrain, starting_encoder
 from spdlib.pretraining.presets import Settings
@@ -67,6 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
     changes = {name: given.pop(name) for name in Settings.model_fields}
     method, preset = changes.pop("method") or "simsiam", changes.pop("preset") or "laptop"
     try:
+        if given["devices"] * given["num_nodes"] > 1 and not place():
+            return _start(given["devices"], sys.argv[1:] if arguments is None else arguments)
         _run(choose(method, preset, **changes), **given)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -77,6 +80,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _start(devices: int, arguments: list[str]) -> int:
+    """Runs the same command once for each device of this machine."""
+    run = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(devices), "-m"]
+    return subprocess.run([sys.executable, "-m", *run, "spdlib.pretraining", *arguments]).returncode
+
+
 def _run(
     settings: Settings, out: str | None, export_to: str | None, held_out: int, workers: int | None,
     every: int, **options: Any,
@@ -85,19 +94,14 @@ def _run(
     folder = Path(out) if out else paths.runs(settings.dataset) / "pretraining" / settings.name
     train, watched = tables(settings.dataset, held_out, categories=settings.categories)
     skip = options["skip"] = options.pop("unreadable") == "skip"
-    if workers is None:  # ELPV is decoded once, into memory
-        share = (os.cpu_count() or 1) // options["devices"]
-        workers = 0 if settings.dataset == "elpv" else max(1, min(8, share))
-    images: pd.DataFrame | Tensor = train
-    labels = None
-    if settings.dataset == "elpv":
-        images = decode(train, settings.source_size)
-        labels = pd.Categorical(train.category).codes
+    if workers is None:
+        workers = max(1, min(8, (os.cpu_count() or 1) // options["devices"]))
+    memory = MEMORY / options["devices"]  # every process holds them
+    images = Images(train, settings.source_size, None, memory, workers, skip)
     seen = decode(watched, settings.source_size, skip) if len(watched) > 1 else None
     encoder = starting_encoder(settings)
-    history = pretrain(
-        encoder, images, settings, seen, labels, folder, workers=workers, every=every, **options
-    )
+    options |= {"workers": 0 if images.held else workers}
+    history = pretrain(encoder, images, settings, seen, None, folder, every=every, **options)
     if is_first():
         path = export(encoder, export_to or folder / "encoder.safetensors")
         print(f"{show(path)}: {settings.name}, {encoder.provenance['steps']} steps; ", end="")

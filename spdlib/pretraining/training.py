@@ -13,7 +13,9 @@ from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 from typing import Any, TextIO
+from zlib import crc32
 
+import numpy as np
 import pandas as pd
 import torch
 from lightly.utils.lars import LARS
@@ -23,10 +25,10 @@ from torch.utils.data import DataLoader
 from spdlib import checkpoints
 from spdlib.distributed import Process
 from spdlib.encoders import Encoder, load_encoder, save_encoder
+from spdlib.images import Images
 from spdlib.methods import METHODS, StrongView
 from spdlib.objectives import Objective, SpdCosine, SpdCrossEntropy
 from spdlib.paths import dataset_name, replacing
-from spdlib.pretraining.batches import Images, order
 from spdlib.pretraining.monitors import collapse, spot_the_difference, spread
 from spdlib.pretraining.presets import Settings
 from spdlib.smoothblend import CutPaste, SmoothBlend
@@ -103,6 +105,7 @@ class Pretraining(Training):
         encoder: What is trained.
         settings: How.
         images: What it is trained on.
+        labels: Classes (N,) for the supervised method, from 0; -1 where there are none.
         held_out: uint8 images (N, 3, H, W) to watch it on, or None.
         folder: Where checkpoints and the log go, or None.
         skip: Whether to go on where an image does not decode.
@@ -118,11 +121,13 @@ class Pretraining(Training):
         encoder: Encoder,
         settings: Settings,
         images: Images,
+        labels: Tensor,
         held_out: Tensor | None = None,
         folder: Path | None = None,
         skip: bool = False,
     ):
-        self.objective = objective(encoder, settings, images.classes)
+        self.objective = objective(encoder, settings, int(labels.max()) + 1)
+        self.labels = labels
         self.steps_an_epoch = len(images) // settings.batch_size
         steps = settings.epochs * self.steps_an_epoch
         super().__init__(self.objective, images, steps, settings.batch_size, settings.seed)
@@ -171,7 +176,9 @@ class Pretraining(Training):
         if self.dtype != torch.float32:
             strong = tuple(view.to(self.dtype) for view in strong)
             triplet = triplet and tuple(view.to(self.dtype) for view in triplet)
-        return self.objective((*strong, batch["labels"]) if count == 1 else strong, triplet)
+        if count == 1:
+            strong = *strong, self.labels[batch["numbers"].cpu()].to(batch["images"].device)
+        return self.objective(strong, triplet)
 
     def names(self, batch: dict[str, Tensor]) -> str:
         """Epoch, batch and first images."""
@@ -203,6 +210,7 @@ class Pretraining(Training):
             "encoder": self.objective.baseline.encoder.provenance,
             "images": len(self.data),
             "digest": self.digest,
+            "labels": crc32(self.labels.numpy().tobytes()),
         }
 
     @cached_property
@@ -273,9 +281,33 @@ class Pretraining(Training):
             self.skipped.add(number)
 
 
+def order(count: int, batch_size: int, epochs: int, seed: int, start: int = 0) -> Iterator[Tensor]:
+    """The numbers of the images of every step, all epochs in one go.
+
+    Each epoch is a permutation of its own; the images that do not fill its last batch sit it
+    out.
+
+    Args:
+        count: How many images there are.
+        batch_size: Images a step.
+        epochs: Passes over the images.
+        seed: Seed of the permutations.
+        start: Step to begin at.
+
+    >>> [batch.tolist() for batch in order(4, 2, epochs=1, seed=0)]
+    [[0, 3], [1, 2]]
+    """
+    steps_an_epoch = count // batch_size
+    first, skipped = divmod(start, steps_an_epoch)
+    for epoch in range(first, epochs):
+        batches = torch.randperm(count, generator=generator(seed, 0, epoch)).split(batch_size)
+        yield from batches[skipped:steps_an_epoch]
+        skipped = 0
+
+
 def pretrain(
     encoder: Encoder,
-    images: Tensor | pd.DataFrame,
+    images: Images | Tensor | pd.DataFrame,
     settings: Settings,
     held_out: Tensor | None = None,
     labels: Sequence[int] | Tensor | None = None,
@@ -289,8 +321,8 @@ def pretrain(
 
     Args:
         encoder: What to train; in evaluation mode afterwards, its provenance filled in.
-        images: uint8 (N, 3, H, W) as :func:`decode` gives, best of ``settings.source_size``; or
-            a table of samples, whose files are decoded while training.
+        images: Of side ``settings.source_size``, best; or what makes such: a table of samples,
+            or uint8 (N, 3, H, W).
         settings: How to train.
         held_out: uint8 normal images to watch the training on, before the first step and after
             each epoch; None: no watch. Of fewer than 16 no collapse is spoken.
@@ -320,7 +352,8 @@ def pretrain(
     known = signature(fit).parameters.keys() - {"training", "bar"}
     if unknown := options.keys() - known:
         raise ValueError(f"{', '.join(sorted(unknown))}: decided by the settings, or not known")
-    samples = Images(images, labels, settings.source_size)
+    samples = images if isinstance(images, Images) else Images(images, settings.source_size)
+    classes = _classes(samples, labels)
     if len(samples) < settings.batch_size:
         raise ValueError(
             f"batch_size: {settings.batch_size} is more than the {len(samples)} images; take a "
@@ -328,7 +361,7 @@ def pretrain(
         )
     if held_out is not None and len(held_out) < 2:
         raise ValueError("held_out: one image; at least two are needed, or None for no watch")
-    if "classes" in METHODS[settings.method].needs and samples.classes < 2:
+    if "classes" in METHODS[settings.method].needs and classes.max() < 1:
         raise ValueError(
             f"labels: {settings.method} pretraining needs at least two classes (a table's "
             "categories, which for a folder of images are the names of its subfolders)"
@@ -344,7 +377,7 @@ def pretrain(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(settings.seed, 2))  # heads are drawn from the global state
         training = Pretraining(
-            encoder.train(), settings, samples, held_out, folder and Path(folder), skip
+            encoder.train(), settings, samples, classes, held_out, folder and Path(folder), skip
         )
     if folder:
         needed = _checkpoint_bytes(training.objective) * 2  # the one before stays until the next
@@ -360,16 +393,28 @@ def pretrain(
         "encoder": encoder.name,
         **settings.model_dump(),
         "dataset": dataset_name(settings.dataset),
-        "categories": settings.categories or samples.names,
+        "categories": settings.categories or _names(samples),
         "images": len(samples),
         "digest": training.digest,
-        "skipped": len(training.skipped),
+        "skipped": len(training.skipped) + len(samples.skipped),
         "steps": training.step,
         "collapse": training.said,
         "started_from": started_from,
         "versions": {name: version(name) for name in ("torch", "torchvision", "lightly", "spdlib")},
     }
     return history
+
+
+def _classes(images: Images, labels: Sequence[int] | Tensor | None) -> Tensor:
+    if labels is None and images.table is not None:
+        labels = np.searchsorted(_names(images), images.table.category.astype(str))
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"labels: {len(labels)} for {len(images)} images")
+    return torch.as_tensor(np.full(len(images), -1) if labels is None else np.array(labels))
+
+
+def _names(images: Images) -> list[str]:
+    return [] if images.table is None else sorted(images.table.category.astype(str).unique())
 
 
 def export(encoder: Encoder, path: str | Path) -> Path:

@@ -4,7 +4,6 @@ A classifier of images and a U-Net for pixels (:mod:`spdlib.twoclass.models`), a
 trained by the loop of :mod:`spdlib.training`.
 """
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spdlib import paths
+from spdlib.images import Images
 from spdlib.progress import Bar
 from spdlib.training import Training, fit
-from spdlib.twoclass.augmentation import Decoded, TrainingImages, batch_order
+from spdlib.twoclass.augmentation import TrainingImages, batch_order
 from spdlib.twoclass.models import Classifier, Segmenter
 from spdlib.twoclass.presets import TwoClass
 from spdlib.views import Share
@@ -40,7 +40,7 @@ class TwoClassTraining(Training):
     def __init__(
         self,
         model: Classifier | Segmenter,
-        images: Decoded,
+        images: Images,
         settings: TwoClass,
         folder: Path | None = None,
     ):
@@ -77,14 +77,12 @@ class TwoClassTraining(Training):
 
     def about(self) -> dict[str, Any]:
         """Settings and images."""
-        paths_read = "\n".join(self.images.table.path)
-        digest = hashlib.sha256(paths_read.encode()).hexdigest()
-        return {"settings": self.settings.model_dump(), "images": digest}
+        return {"settings": self.settings.model_dump(), "images": self.images.digest()}
 
 
 def train(
     model: Classifier | Segmenter,
-    images: Decoded,
+    images: Images,
     settings: TwoClass,
     bar: Bar | str = "training",
     folder: str | Path | None = None,
@@ -119,7 +117,7 @@ def train(
     return pd.DataFrame(training.rows)
 
 
-def check_images(images: Decoded, task: str) -> None:
+def check_images(images: Images, task: str) -> None:
     """Refuses images that a task cannot learn from, or be measured on.
 
     Raises:
@@ -173,7 +171,7 @@ def predict(
 
     Args:
         model: Evaluated as it is, on its device.
-        images: :class:`~spdlib.twoclass.augmentation.Decoded`, or ``SampleImages`` for sets
+        images: :class:`~spdlib.images.Images`, or ``SampleImages`` for sets
             that memory does not hold.
         batch_size: Images at a time.
         workers: Processes that read.
