@@ -71,32 +71,24 @@ def device_type(accelerator: str = "auto") -> str:
     >>> device_type("cpu")
     'cpu'
     """
-    there = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    there["cpu"] = True
-    if accelerator == "auto":
-        accelerator = next(name for name, usable in there.items() if usable)
-    accelerator = "gpu" if accelerator == "cuda" else accelerator
-    if not there.get(accelerator):
-        raise ValueError(
-            f"accelerator: {accelerator!r} is not there; auto, cpu, gpu and mps may be"
-        )
-    return "cuda" if accelerator == "gpu" else accelerator
+    best = torch.accelerator.current_accelerator(check_available=True)
+    there = ["cpu", best.type] if best else ["cpu"]
+    kind = {"auto": there[-1], "gpu": "cuda"}.get(accelerator, accelerator)
+    if kind not in there:
+        raise ValueError(f"accelerator: {accelerator!r} is not here, but {', '.join(there)}")
+    return kind
 
 
 def launched() -> tuple[int, int]:
     """Processes a machine, and machines, as torchrun or SLURM has started this process."""
-    here = os.environ
-    if "LOCAL_WORLD_SIZE" in here:
-        local = int(here["LOCAL_WORLD_SIZE"])
-        return local, int(here["WORLD_SIZE"]) // local
-    if "SLURM_NTASKS_PER_NODE" in here:
-        return int(here["SLURM_NTASKS_PER_NODE"]), int(here.get("SLURM_NNODES", 1))
-    return 1, 1
+    here, world = os.environ, (place() or (0, 0, 1))[2]
+    local = here.get("LOCAL_WORLD_SIZE") or here.get("SLURM_NTASKS_PER_NODE") or world
+    return int(local), world // int(local)
 
 
 def is_first() -> bool:
     """Whether this is the process that writes and speaks for all."""
-    return not (here := place()) or here[0] == 0
+    return (place() or (0, 0, 1))[0] == 0
 
 
 def place() -> tuple[int, int, int] | None:

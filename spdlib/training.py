@@ -36,7 +36,7 @@ class Training:
 
     Args:
         module: Holds all weights that are trained.
-        data: The training images.
+        data: The training images; ``data[[3, 5]]`` is a batch.
         steps: How many steps there are.
         batch_size: Images a step, over all processes and parts.
         seed: Seed of what the module draws.
@@ -44,6 +44,8 @@ class Training:
     Attributes:
         step: Steps done.
         rows: The log, one dict a step.
+        folder: Where checkpoints go, or None.
+        device: Where it trains; ``dtype`` is that of the weights there.
     """
 
     def __init__(self, module: nn.Module, data: Dataset, steps: int, batch_size: int, seed: int):
@@ -51,7 +53,7 @@ class Training:
         self.batch_size, self.seed = batch_size, seed
         self.step, self.rows = 0, []
         self.folder: Path | None = None
-        self.dtype = torch.float32
+        self.device, self.dtype = torch.device("cpu"), torch.float32
 
     def order(self, start: int) -> Iterable[Tensor]:
         """The numbers of the images of each step, from a step on."""
@@ -72,10 +74,6 @@ class Training:
     def rate(self) -> float:
         """Share of the largest learning rate at this step."""
         return 1.0
-
-    def loader(self, order: Iterator[list[int]], **options: Any) -> DataLoader:
-        """Batches of the data by lists of numbers."""
-        return DataLoader(self.data, batch_sampler=order, **options)
 
     def names(self, batch: dict[str, Any]) -> str:
         """What a message calls the first images of a batch."""
@@ -168,7 +166,8 @@ def fit(
             loop.load(checkpoint)
         order = shared(training.order(training.step), parts, process.rank, process.world)
         pinned = process.device.type == "cuda"
-        batches = iter(training.loader(order, num_workers=workers, pin_memory=pinned))
+        given = {"sampler": order, "num_workers": workers, "pin_memory": pinned}
+        batches = iter(DataLoader(training.data, batch_size=None, **given))
         first, listeners = process.rank == 0, callbacks if process.rank == 0 else ()
         if first:
             size, done = training.batch_size, training.step * training.batch_size
@@ -236,16 +235,15 @@ class _Loop:
         dtype: torch.dtype, mixed: torch.dtype | None,
     ):  # fmt: skip
         self.training, self.process, self.parts, self.mixed = training, process, parts, mixed
+        device = training.device = process.device
         training.dtype = dtype
-        device = process.device
         if process.world > 1:
             synchronise(training.module, device.type)
         training.module.to(device, dtype)
         self.network: nn.Module = _Terms(training)
         if process.world > 1:
             # Buffers are equal anyway, and MoCo's queue is a large one.
-            ids = [device] if device.type == "cuda" else None
-            self.network = DistributedDataParallel(self.network, ids, broadcast_buffers=False)
+            self.network = DistributedDataParallel(self.network, broadcast_buffers=False)
         self.optimizer = training.optimizer()
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -276,7 +274,6 @@ class _Loop:
         share = Share(part * world + rank, self.parts * world)
         # For networks that draw, e.g. for dropout.
         torch.manual_seed(seed_of(training.seed, 1, training.step, share.number))
-        batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         with ExitStack() as stack:
             if world > 1 and part < self.parts - 1:
                 stack.enter_context(self.network.no_sync())

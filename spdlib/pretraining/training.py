@@ -12,7 +12,7 @@ from functools import cached_property
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from lightly.utils.lars import LARS
 from torch import Tensor, distributed, nn
-from torch.utils.data import DataLoader
 
 from spdlib import checkpoints
 from spdlib.distributed import Process
@@ -134,16 +133,11 @@ class Pretraining(Training):
         self.settings, self.held_out, self.folder, self.skip = settings, held_out, folder, skip
         self.views, self.said = Views(settings), None
         self.skipped: set[int] = set()
-        self._log: TextIO | None = None
 
     def order(self, start: int) -> Iterator[Tensor]:
         """A permutation of its own for each epoch."""
         s = self.settings
         return order(len(self.data), s.batch_size, s.epochs, s.seed, start)
-
-    def loader(self, order: Iterator[list[int]], **options: Any) -> DataLoader:
-        """Whole batches, as the images give them."""
-        return DataLoader(self.data, sampler=order, batch_size=None, **options)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """SGD or LARS; the schedule leaves SimSiam's predictor alone, as its authors advise."""
@@ -172,12 +166,13 @@ class Pretraining(Training):
         """The objective's terms; views are drawn by the step, for the whole batch."""
         self._note(batch["unreadable"].tolist())
         key, count = (self.seed, 1, self.step), self.objective.baseline.views
-        strong, triplet = self.views(batch["images"], count, generator(*key), share)
+        images = batch["images"].to(self.device, non_blocking=True)
+        strong, triplet = self.views(images, count, generator(*key), share)
         if self.dtype != torch.float32:
             strong = tuple(view.to(self.dtype) for view in strong)
             triplet = triplet and tuple(view.to(self.dtype) for view in triplet)
         if count == 1:
-            strong = *strong, self.labels[batch["numbers"].cpu()].to(batch["images"].device)
+            strong = *strong, self.labels[batch["numbers"]].to(self.device)
         return self.objective(strong, triplet)
 
     def names(self, batch: dict[str, Tensor]) -> str:
@@ -187,21 +182,19 @@ class Pretraining(Training):
         return f" (epoch {epoch + 1}, batch {place + 1} of {self.steps_an_epoch}: {first} ...)"
 
     def begin(self) -> None:
-        """Opens the log, and watches the encoder as it starts."""
+        """Starts the log, and watches the encoder as it is."""
         if self.folder:
-            kept = pd.DataFrame(self.rows, columns=list(COLUMNS))
             with replacing(self.folder / LOG) as temporary:
-                kept.to_csv(temporary, index=False)
-            self._log = (self.folder / LOG).open("a", encoding="utf-8")
+                pd.DataFrame(self.rows, columns=list(COLUMNS)).to_csv(temporary, index=False)
         if self.held_out is not None and not self.step and not self.rows:
-            self._write({"step": 0, "epoch": 0} | self._watch())
+            self._log({"step": 0, "epoch": 0} | self._watch())
 
     def advance(self, row: dict[str, float]) -> None:
         """Logs a step, and watches after each epoch."""
         row["epoch"] = (self.step - 1) // self.steps_an_epoch + 1
         if self.held_out is not None and self.step % self.steps_an_epoch == 0:
             row |= self._watch()
-        self._write(row)
+        self._log(row)
 
     def about(self) -> dict[str, Any]:
         """Settings, the encoder's origin, and the images."""
@@ -236,11 +229,6 @@ class Pretraining(Training):
             distributed.all_gather_object(everyones, self.skipped)
             self.skipped = set().union(*everyones)
 
-    def close(self) -> None:
-        """Ends the log."""
-        if self._log is not None:
-            self._log.close()
-
     def _watch(self) -> dict[str, float]:
         """Looks at the held-out images, as the network is now."""
         baseline = self.objective.baseline.eval()
@@ -263,12 +251,11 @@ class Pretraining(Training):
         names = {"spot_auroc": "auroc", "spot_aupr": "aupr", "spot_projected": "projected"}
         return seen | {column: spot[name] for column, name in names.items()}
 
-    def _write(self, row: dict[str, float]) -> None:
+    def _log(self, row: dict[str, float]) -> None:
         self.rows.append(row)
-        if self._log is not None:
+        if self.folder:
             line = pd.DataFrame([row], columns=list(COLUMNS))
-            line.to_csv(self._log, index=False, header=False)
-            self._log.flush()
+            line.to_csv(self.folder / LOG, mode="a", index=False, header=False)
 
     def _note(self, unreadable: list[int]) -> None:
         for number in set(unreadable) - self.skipped:
@@ -385,7 +372,6 @@ def pretrain(
     try:
         fit(training, text or settings.name, **options)
     finally:
-        training.close()
         encoder.cpu().eval()
     history = pd.DataFrame(training.rows, columns=list(COLUMNS))
     history.attrs["collapse"] = training.said

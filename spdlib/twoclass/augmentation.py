@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -108,7 +108,7 @@ class TrainingImages(Dataset):
         augment: A key of ``AUGMENTS``.
         seed: Of the augmentations.
 
-    Items are those of :class:`~spdlib.images.Images`.
+    Items are those of :class:`~spdlib.images.Images`; a list of places gives a batch of them.
     """
 
     def __init__(
@@ -120,7 +120,9 @@ class TrainingImages(Dataset):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
+    def __getitem__(self, place: int | list[int]) -> dict[str, Any]:
+        if isinstance(place, list):
+            return default_collate([self[one] for one in place])
         number = int(self.order[place])
         pixels, truth = self.images.read(number)
         image, mask = tv_tensors.Image(pixels), tv_tensors.Mask(truth[None])

@@ -60,6 +60,7 @@ class TwoClassTraining(Training):
 
     def terms(self, batch: dict[str, Tensor], share: Share) -> dict[str, Tensor]:
         """The model's loss."""
+        batch = {name: value.to(self.device) for name, value in batch.items()}
         batch["image"] = batch["image"].to(self.dtype)
         return {"loss": self.model.loss(batch, self.settings, self.share)}
 
