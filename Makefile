@@ -1,4 +1,5 @@
 # make run    install once, then execute the notebooks in order into runs/
+#             on images of your own: make run DATASET=path/to/parts [CATEGORIES="a b"]
 # make test   install once, then run the tests
 # make lab    install once, then open JupyterLab
 # make help   list everything
@@ -9,11 +10,17 @@ READY := .venv/.ready
 # The pins of environment.yml hold here too: conda and pip users get what is tested.
 PINS := sed -n 's/^ *- \([A-Za-z0-9._-]*==[^ ]*\).*/\1/p' environment.yml
 
+# As given, whatever characters a folder's name holds.
+override DATASET := $(value DATASET)
+override CATEGORIES := $(value CATEGORIES)
+export DATASET CATEGORIES
+
 .PHONY: run test lab lint format publish help
 .DEFAULT_GOAL := help
 
-run: $(READY)  ## execute notebooks/ in order into runs/, each with an HTML copy
-	@$(BIN)/python -m spdlib.notebooks run
+run: $(READY)  ## execute notebooks/ in order into runs/; DATASET=path CATEGORIES="a b": on these
+	@set -f; $(BIN)/python -m spdlib.notebooks run $${DATASET:+--dataset "$$DATASET"} \
+	  $${CATEGORIES:+--categories $$CATEGORIES}
 
 test: $(READY)  ## run all tests, the slow ones too
 	@$(BIN)/python -m pytest

@@ -22,7 +22,7 @@ from spdlib.datasets.samples import COLUMNS, make_table
 from spdlib.encoders import load_encoder
 from spdlib.images import Images
 from spdlib.metrics import pixel_metrics
-from spdlib.padim import N_FEATURES, PaDiM
+from spdlib.padim import PaDiM
 from spdlib.pretraining import Views, objective
 from spdlib.pretraining.presets import settings
 
@@ -118,7 +118,7 @@ def padim(name, repeats):
     an_image = (many - few) / 64
     factor = max(few - 16 * an_image, 0.0)
     score = least(lambda: model.score([images]), repeats) / 16
-    d, positions = N_FEATURES[name], model.grid[0] * model.grid[1]
+    d, positions = model.n_features, model.grid[0] * model.grid[1]
     memory = 4 * positions * d * d / 1e9
     print(f"\nPaDiM, {name}, d = {d}: statistics {memory:.2f} GB an object; an image costs "
           f"{counter.get_total_flops() / 1e9:.1f} GFLOP of features")  # fmt: skip

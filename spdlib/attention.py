@@ -11,9 +11,9 @@ one. Where it is silent, this is what is done here:
 * normalisation: none. A map keeps its unit, that of the distance; :func:`normalise` brings maps
   to 0..1 for the eye, each by itself or several encoders' on one scale.
 
-Maps are computed by the ``grad-cam`` package. Left to itself it runs the backward pass through
-the whole network. Here the trunk runs once, without a graph; the package only sees what follows
-the stage.
+Weights and sums are the ``grad-cam`` package's. Left to itself it runs the backward pass through
+the whole network and stretches each map to 0..1. Here the trunk runs once, without a graph, and
+the package is given what its arithmetic needs: a stage's feature map and the gradient there.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,10 +27,11 @@ import torch
 from pytorch_grad_cam import EigenCAM, GradCAM, HiResCAM, LayerCAM
 from pytorch_grad_cam.base_cam import BaseCAM
 from scipy.ndimage import gaussian_filter
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from spdlib.encoders import Encoder
+from spdlib.intervals import of_resampled_mean
 from spdlib.metrics import aupr, average_precision
 
 # A distance below this is that of an image to itself; float32 features differ by far more.
@@ -69,7 +70,7 @@ class NormalBank:
 
     def __init__(self, features: Tensor, index: Tensor | None = None):
         if not len(features):
-            raise ValueError("bank: there are no normal images in it")
+            raise ValueError("bank: there are no normal images in it; it needs one or more")
         # Float64: nearly equal distances keep their order, and an image's to itself is 0.
         self.features = _directions(features, "bank")
         self.index = torch.arange(len(features)) if index is None else index
@@ -119,42 +120,12 @@ class CosineDistance:
         return 1 - F.cosine_similarity(feature.float(), self.reference.to(feature.device), dim=0)
 
 
-class _Unscaled:
-    """Keeps the package from stretching each map to 0..1, which would lose its unit."""
-
-    def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
-        stored = self.activations_and_grads
-        activations = stored.activations[0].numpy()
-        grads = stored.gradients[0].numpy() if stored.gradients else None
-        layer = self.target_layers[0]
-        return self.get_cam_image(input_tensor, layer, targets, activations, grads, eigen_smooth)
-
-    def aggregate_multi_layers(self, cam_per_target_layer):
-        return cam_per_target_layer
-
-
 METHODS: dict[str, type[BaseCAM]] = {
     "gradcam": GradCAM,
     "hirescam": HiResCAM,
     "layercam": LayerCAM,
     "eigencam": EigenCAM,
 }
-_UNSCALED = {
-    name: type(f"Unscaled{method.__name__}", (_Unscaled, method), {})
-    for name, method in METHODS.items()
-}
-
-
-class _Tail(nn.Module):
-    """An encoder from a stage's feature map on; the inlet is the layer that maps are made of."""
-
-    def __init__(self, encoder: Encoder, stage: int):
-        super().__init__()
-        self.inlet = nn.Identity()
-        self.encoder, self.stage = encoder, stage
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.encoder.pooled(self.inlet(x), self.stage)
 
 
 @dataclass(frozen=True)
@@ -196,21 +167,20 @@ def attention_maps(
         Maps of the images' size, and the nearest normal images.
 
     Raises:
-        ValueError: The stage or the method does not exist, an image is in the bank, or a
-            feature is zero.
+        ValueError: The stage or the method does not exist, there are no images, one is in the
+            bank, or a feature is zero.
     """
     if method not in METHODS:
         raise ValueError(f"method: {method!r} is not among {', '.join(METHODS)}")
     encoder.stage_module(stage)  # raises if there is none
+    if not len(images):
+        raise ValueError("images: there are none; maps need one or more")
     with _left_as_found(encoder):
         with torch.no_grad():
             grid = encoder.stages(_as_weights(images, encoder), stage)[-1]
             nearest = bank.nearest(encoder.pooled(grid, stage).cpu())
         _refuse_known(nearest)
-        with _cam(encoder, stage, method) as cam, torch.enable_grad():
-            targets = [CosineDistance(reference) for reference in nearest.feature]
-            # A leaf that asks for its gradient: the backward pass ends here.
-            maps = torch.from_numpy(cam(grid.detach().requires_grad_(), targets))
+        maps = _energy(encoder, grid, stage, nearest.feature, METHODS[method])
     if rectify:
         maps = maps.clamp_min(0)
     maps = F.interpolate(maps[:, None], images.shape[-2:], mode="bilinear")[:, 0]
@@ -378,7 +348,7 @@ def summarise(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
             **dict(zip([by] if isinstance(by, str) else by, np.atleast_1d(key), strict=True)),
             "measure": measure,
             "mean": values.mean(),
-            **dict(zip(("low", "high"), interval(values), strict=True)),
+            **dict(zip(("low", "high"), of_resampled_mean(values), strict=True)),
             "images": len(values),
         }
         for key, rows in groups
@@ -386,44 +356,32 @@ def summarise(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     )
 
 
-def interval(
-    values: np.ndarray, repeats: int = 1000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the mean over resampled images (Efron, 1979).
-
-    The same seed draws the same images, so the intervals of two encoders on the same images,
-    or of their difference, belong together.
-    """
-    draws = np.random.default_rng(seed).integers(len(values), size=(repeats, len(values)))
-    low, high = np.quantile(np.asarray(values)[draws].mean(1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-@contextmanager
-def _cam(encoder: Encoder, stage: int, method: str) -> Iterator[BaseCAM]:
-    # Not the package's own `with`, which prints an IndexError and goes on.
-    tail = _Tail(encoder, stage)
-    cam = _UNSCALED[method](model=tail, target_layers=[tail.inlet], reshape_transform=_as_float32)
-    try:
-        yield cam
-    finally:
-        cam.activations_and_grads.release()
+def _energy(
+    encoder: Encoder, grid: Tensor, stage: int, references: Tensor, method: type[BaseCAM]
+) -> Tensor:
+    """Energy (B, h, w) at the cells of a stage's feature map (B, C, h, w)."""
+    targets = [CosineDistance(reference) for reference in references]
+    with torch.enable_grad():
+        grid = grid.requires_grad_()
+        features = encoder.pooled(grid, stage)
+        distance = sum(target(feature) for target, feature in zip(targets, features, strict=True))
+        (gradient,) = torch.autograd.grad(distance, grid)
+    # NumPy arrays, as the package expects them; NumPy knows no bfloat16.
+    arrays = [tensor.detach().float().cpu().numpy() for tensor in (grid, gradient)]
+    cam = method(encoder, target_layers=[])
+    return torch.from_numpy(cam.get_cam_image(None, None, targets, *arrays, eigen_smooth=False))
 
 
 @contextmanager
 def _left_as_found(encoder: Encoder) -> Iterator[None]:
-    """Evaluation mode and no gradients of weights inside; outside, everything as it was."""
+    """Evaluation mode inside; outside, every module's mode as it was."""
     modes = [(module, module.training) for module in encoder.modules()]
-    weights = [(weight, weight.requires_grad, weight.grad) for weight in encoder.parameters()]
-    encoder.eval().requires_grad_(False)
+    encoder.eval()
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
-        for weight, requires_grad, grad in weights:
-            weight.requires_grad_(requires_grad)
-            weight.grad = grad  # the package sets it to None
 
 
 def _divide(maps: Tensor, by: Tensor) -> Tensor:
@@ -432,11 +390,6 @@ def _divide(maps: Tensor, by: Tensor) -> Tensor:
 
 def _as_weights(images: Tensor, encoder: Encoder) -> Tensor:
     return images.to(encoder.mean.device, encoder.mean.dtype)
-
-
-def _as_float32(x: Tensor) -> Tensor:
-    # The package turns tensors into NumPy arrays, which know no bfloat16.
-    return x.float()
 
 
 def _directions(features: Tensor, name: str) -> Tensor:

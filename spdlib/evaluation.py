@@ -1,13 +1,14 @@
-"""PaDiM over categories and encoders: fitted, scored, measured, and + SPD against its baseline.
+"""A detector over categories and encoders: fitted, scored, measured, + SPD against its baseline.
 
-One table of samples goes in. Every category is decoded once, every encoder's PaDiM learns its
-normal training images and scores its test images, with the same choice of channels. Detection
+One table of samples goes in. Every category is decoded once; with every encoder the detector
+learns the normal training images and scores the test images, with the same seed. Detection
 is measured on images, segmentation on pixels; normal images count in both.
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,28 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from spdlib import metrics, results
-from spdlib.datasets import loader
-from spdlib.datasets.defects import paint
+from spdlib import intervals, metrics, results
+from spdlib.datasets import SampleImages, dataset_name
+from spdlib.datasets.defects import painted
 from spdlib.datasets.protocols import one_class
-from spdlib.datasets.registry import load
+from spdlib.datasets.registry import NAMES, load
+from spdlib.detectors import DETECTORS
 from spdlib.encoders import Encoder
-from spdlib.methods import SPD_SUFFIX, method_name
-from spdlib.padim import PaDiM, free_memory
+from spdlib.memory import free_memory
+from spdlib.methods import baseline_of, method_name
+from spdlib.metrics.maps import write_map
+from spdlib.metrics.measures import METRICS
 from spdlib.progress import Bar
 
 TASKS = ("detection", "segmentation")
 PAINTED = "_painted"  # ends the data set's name where the masks are those of painted defects
-FALSE_ALARMS = 0.05  # share of normal images that may be flagged in the analysis of sizes
+FEW = 20  # normal test images, below which that is said
+FALSE_ALARMS = 0.05  # share of normal images that a threshold may flag
+FOLDS = 5  # each training image is in one; a fold is held out at a time ...
+HELD_OUT = 20  # ... until so many images are scored by a model that has not learned them
+ORACLE = "oracle: max F1, has seen the test images"
 Array = NDArray[Any]
 
 
@@ -41,9 +50,10 @@ def samples(
 ) -> pd.DataFrame:
     """A data set for one-class detection and segmentation.
 
-    Segmentation is measured on anomalies with a mask. Where a data set has no masks at all,
-    synthetic defects are painted on half of its held-out normal images; the other half are the
-    normal images of that task.
+    Segmentation is measured on anomalies with a mask. Where a category has no masks, synthetic
+    defects are painted on half of its held-out normal images; the other half are the normal
+    images of that task. Where it has no anomalies either, these painted ones stand for them in
+    detection, too.
 
     Args:
         dataset: As for :func:`spdlib.datasets.load`.
@@ -52,62 +62,124 @@ def samples(
         test_images: At most so many of a category's normal, anomalous and painted ones each.
 
     Returns:
-        A table of samples with the columns ``detection`` and ``segmentation``: whether a test
-        sample is part of that task.
+        A table of samples with the columns ``detection`` and ``segmentation``, whether a test
+        sample is part of that task, and ``painted``, whether its defect is synthetic.
 
     Raises:
-        ValueError: As for ``load``, or a category lacks anomalies.
+        ValueError: As for ``load``, or a category has too few normal images.
         FileNotFoundError: There is no such data set.
     """
     # Split and painted defects are the same whatever a notebook's seed: encoders may have been
     # pretrained on the training images of this split.
-    table = one_class(load(dataset, categories))
-    test = table.split == "test"
-    if table.mask_path.notna().any():
-        masked = (table.label == 0) | table.mask_path.notna()
-        table = table.assign(detection=test, segmentation=test & masked)
-    else:
-        masked = _painted(dataset, table, categories)
-        clean = table.path.isin(masked.path)
-        table = table.assign(detection=test, segmentation=test & clean)
-        drawn = masked[masked.label == 1].assign(detection=False, segmentation=True)
-        table = pd.concat([table, drawn], ignore_index=True)
-    groups = table.groupby(["category", "split", "label", "detection"], sort=False)
-    shuffled = groups.sample(frac=1, random_state=0)
-    number = shuffled.groupby(["category", "split", "label", "detection"]).cumcount()
+    loaded = one_class(load(dataset, categories))
+    _check_enough(loaded, dataset)
+    names = categories or sorted(loaded.category.unique())
+    parts = [_tasks(rows) for _, rows in loaded.groupby("category", sort=False)]
+    table = pd.concat(parts, ignore_index=True)
+    kinds = ["category", "split", "label", "painted"]
+    shuffled = table.groupby(kinds, sort=False).sample(frac=1, random_state=0)
+    number = shuffled.groupby(kinds).cumcount()
     most = shuffled.split.map({"train": train_images, "test": test_images}).fillna(np.inf)
-    kept = shuffled[number < most].sort_index()
+    used = (shuffled.split == "train") | shuffled.detection | shuffled.segmentation
+    kept = shuffled[used & (number < most)].sort_index()
+    kept.attrs = loaded.attrs  # what loading has to say, for the check of the files
     # Categories in the order asked for; within one, in the data set's.
-    order = list(categories or sorted(kept.category.unique()))
+    order = [categories] if isinstance(categories, str) else list(names)
     return kept.sort_values(
         "category", key=lambda names: names.map(order.index), kind="stable", ignore_index=True
     )
 
 
-def _painted(dataset: str, table: pd.DataFrame, categories) -> pd.DataFrame:
-    """Test samples for segmentation: normal images as they are, and others painted on."""
-    if dataset == "elpv":
-        return load(dataset + PAINTED, categories).query("split == 'test'")
-    normal = table[(table.split == "test") & (table.label == 0)]
-    drawn = normal.groupby("category").sample(frac=0.5, random_state=0).sort_index()
-    return pd.concat([normal.drop(drawn.index), paint(drawn)], ignore_index=True)
+def task_name(dataset: str, table: pd.DataFrame) -> str:
+    """Name of a data set in results; it ends in ``_painted`` if defects of the table are."""
+    return dataset_name(dataset) + (PAINTED if table.painted.any() else "")
+
+
+def cropped(dataset: str, crop: bool | None = None) -> bool:
+    """Whether the border is cut off: as asked, by default on the published data sets alone.
+
+    What lies at the border of one's own images may be a defect.
+    """
+    return dataset in NAMES if crop is None else crop
+
+
+def caveats(table: pd.DataFrame) -> list[str]:
+    """Sentences on what cannot be measured, or only on painted defects.
+
+    Args:
+        table: As :func:`samples` makes it.
+    """
+    said = []
+    for name, rows in table[table.split == "test"].groupby("category", sort=False):
+        found, drawn = rows[(rows.label == 1) & ~rows.painted], rows[rows.painted]
+        if found.empty:
+            said.append(
+                f"{name} has good parts only: the defects are painted. How many of these are found "
+                "says that the detector works, and nothing about the defects that will come; the "
+                "share of good parts that are flagged is real."
+            )
+        elif len(drawn):
+            said.append(f"{name} has no masks: segmentation is measured on painted defects.")
+        elif not rows.segmentation.any():
+            said.append(f"{name} has no masks and too few held-out normal images to paint on.")
+        if (count := int((rows.label == 0).sum())) < FEW:
+            said.append(f"{name} has {count} normal test images: mind the width of the intervals.")
+    return said
+
+
+def _check_enough(table: pd.DataFrame, dataset: str) -> None:
+    normal = table[table.label == 0].groupby("category").split.value_counts().unstack(fill_value=0)
+    anomalous = set(table.category[table.label == 1])
+    for name, counts in normal.reindex(columns=["train", "test"], fill_value=0).iterrows():
+        if counts.train < 2 or counts.test < 1:
+            raise ValueError(
+                f"{name} of {dataset}: {counts.sum()} normal images; three are needed, two to "
+                "learn from and one to test on"
+            )
+        if name not in anomalous and counts.test < 2:
+            raise ValueError(
+                f"{name} of {dataset} has no anomalous images, and of its {counts.sum()} normal "
+                f"ones {counts.test} is held out; two are needed, to paint a defect on one of them"
+            )
+
+
+def _tasks(rows: pd.DataFrame) -> pd.DataFrame:
+    """One category's samples with the columns of the tasks, painted ones added if need be."""
+    test, normal = rows.split == "test", rows.label == 0
+    if not normal.all() and rows.mask_path.notna().any():
+        masked = normal | rows.mask_path.notna()
+        return rows.assign(detection=test, segmentation=test & masked, painted=False)
+    if (test & normal).sum() < 2:
+        return rows.assign(detection=test, segmentation=False, painted=False)
+    with_painted = painted(rows)
+    drawn = with_painted[with_painted.label == 1].assign(painted=True, segmentation=True)
+    clean = rows.path.isin(with_painted.path)
+    # Without real anomalies the painted ones are looked for among the images left clean.
+    detection = test & (clean if normal.all() else True)
+    rows = rows.assign(detection=detection, segmentation=test & clean, painted=False)
+    return pd.concat([rows, drawn.assign(detection=normal.all())], ignore_index=True)
 
 
 @dataclass
 class Evaluation:
-    """What every encoder's PaDiM says of every test sample.
+    """What the detector says of every test sample, by encoder.
 
     Attributes:
         table: The test samples, rows numbered from 0.
         masks: Ground truth (N, H, W), all False where there is none.
         scores: Image scores (N,) by method.
         maps: Anomaly maps (N, H, W) by method, on the CPU, 4 bytes a pixel.
+        detector: Its name in results.
+        held_out: Image scores of normal training images, each by a model that had not learned
+            it, by category and method.
     """
 
     table: pd.DataFrame
     masks: Tensor
     scores: dict[str, Array]
     maps: dict[str, Tensor]
+    detector: str = "PaDiM"
+    held_out: dict[str, dict[str, Array]] = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
@@ -141,9 +213,15 @@ class Evaluation:
                     yield category, task
 
     def alarm(self, category: str, method: str, share: float = FALSE_ALARMS) -> float:
-        """The lowest threshold that flags at most this share of the normal test images."""
-        normal = (self.table.category == category) & (self.table.label == 0)
-        falling = -np.sort(-self.scores[method][normal])
+        """The lowest threshold that flags at most this share of the held-out training images.
+
+        It has seen no test image, and so may be used on them. Of fewer than three training images
+        none is held out; then it is infinite, and nothing is flagged.
+        """
+        scores = self.held_out.get(category, {}).get(method, np.empty(0))
+        if not len(scores):
+            return np.inf
+        falling = -np.sort(-scores)
         return float(np.nextafter(falling[int(share * len(falling))], np.float32(np.inf)))
 
 
@@ -154,35 +232,43 @@ def evaluate(
     n_features: int | None = None,
     seed: int = 0,
     batch_size: int = 32,
+    crop: bool = False,
+    detector: str = "padim",
 ) -> Evaluation:
-    """Fits PaDiM to each category with each encoder, and scores the test samples.
+    """Fits a detector to each category with each encoder, and scores the test samples.
 
     Args:
         table: As :func:`samples` makes it.
         encoders: Encoders by pretraining method; a GPU is used where there is one.
         size: Side of the images, pixels.
-        n_features: Channels that PaDiM keeps, by default as many as the paper.
-        seed: Of the choice of channels, the same for all encoders.
+        n_features: Channels that the detector keeps, by default as many as its paper.
+        seed: Seed of the detector, the same for all encoders.
         batch_size: Images decoded at once.
+        crop: Cut off the border as PaDiM's authors do, 16 of 256 pixels on each side.
+        detector: A key of ``spdlib.detectors.DETECTORS``.
 
     Raises:
-        ValueError: A category has fewer than two training images, or as for ``PaDiM``.
+        ValueError: A category has fewer than two training images, or as for the detector.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     test = table[table.split == "test"].reset_index(drop=True)
+    test = test.assign(painted=test.get("painted", False))
     found = Evaluation(
         table=test,
         masks=torch.zeros(len(test), size, size, dtype=torch.bool),
         scores={method: np.empty(len(test), np.float32) for method in encoders},
         maps={method: torch.empty(len(test), size, size) for method in encoders},
+        detector=DETECTORS[detector].name,
     )
     with Bar(len(table) * len(encoders), "fitting and scoring", "images") as bar:
         for category, rows in test.groupby("category", sort=False):
             normal = table[(table.split == "train") & (table.category == category)]
-            known, new = (Kept(part, size, batch_size) for part in (normal, rows))
+            known, new = (Kept(part, size, batch_size, crop) for part in (normal, rows))
             for method, encoder in encoders.items():
                 note = f"{category}, {method_name(method)}"
-                model = PaDiM(encoder.to(device), n_features, seed).fit(_count(known, bar, note))
+                model = DETECTORS[detector].build(encoder.to(device), n_features, seed)
+                held_out = _fit(model, known, len(normal), bar, note)
+                found.held_out.setdefault(category, {})[method] = held_out
                 numbers = rows.index.to_numpy(copy=True)
                 maps, scores = model.score(_count(new, bar, note))
                 found.maps[method][numbers], found.scores[method][numbers] = maps, scores
@@ -197,8 +283,9 @@ class Kept:
     Where that would take more than a quarter of what is free, they are decoded each time.
     """
 
-    def __init__(self, table: pd.DataFrame, size: int, batch_size: int = 32):
-        self.batches, self.images, self.masks = loader(table, size, batch_size), [], []
+    def __init__(self, table: pd.DataFrame, size: int, batch_size: int = 32, crop: bool = False):
+        samples = SampleImages(table, size, resize=None if crop else size)
+        self.batches, self.images, self.masks = DataLoader(samples, batch_size), [], []
         self.fits = 3 * size**2 * len(table) < free_memory(torch.device("cpu")) / 4
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -214,7 +301,37 @@ class Kept:
         self.images = images
 
 
-def _count(batches: Kept, bar: Bar, note: str) -> Iterator[Tensor]:
+def _fit(model: Any, known: Kept, images: int, bar: Bar, note: str) -> Array:
+    """Fits a model to all images; returns scores of some before they were learned.
+
+    One fold is held out, scored, then learned as well. Of few images further folds are held out
+    before that, one after the other, from models that are thrown away.
+    """
+    fold = np.arange(images) % FOLDS
+    rounds = min(FOLDS, images, -(-HELD_OUT * FOLDS // images)) if images > 2 else 0
+    scores = [np.empty(0, np.float32)]
+    grows = bool(rounds) and hasattr(model, "extend")  # else it learns all again, at the end
+    for number in reversed(range(rounds)):
+        learned = _part(known, fold != number)
+        model.fit(_count(learned, bar, note) if grows and not number else learned)
+        scores.append(model.score(_part(known, fold == number))[1].numpy())
+    if grows:
+        model.extend(_count(_part(known, fold == 0), bar, note))
+    else:
+        model.fit(_count(known, bar, note))
+    return np.concatenate(scores)
+
+
+def _part(batches: Kept, chosen: Array) -> Iterator[Tensor]:
+    first = 0
+    for batch in batches:
+        inside = torch.from_numpy(chosen[first : first + len(batch)])
+        if inside.any():
+            yield batch[inside]
+        first += len(batch)
+
+
+def _count(batches: Iterable[Tensor], bar: Bar, note: str) -> Iterator[Tensor]:
     for batch in batches:
         yield batch
         bar.update(len(batch), note)
@@ -229,53 +346,35 @@ def measure(
         found: What there is to measure.
         dataset: Its name or folder.
         architecture: The encoders'.
-        repeats: Of the bootstrap over images.
-        seed: Of the bootstrap and, in the rows, of the run.
+        repeats: Resamplings of the bootstrap over images.
+        seed: Seed of the bootstrap and, in the rows, of the run.
     """
     measured, tables = list(found.measured()), []
     with Bar(len(measured) * len(found.methods), "bootstrap", "curves") as bar:
         for category, task in measured:
             truth = found.truth(category, task)
-            painted = found.table.path[found.rows(category, task)].isin(painted_paths(found))
-            name = Path(dataset).name + (PAINTED if painted.any() else "")
+            name = task_name(dataset, found.table.iloc[found.rows(category, task)])
             for method in found.methods:
                 scores = found.found(category, task, method)
                 columns = {
                     "dataset": name, "category": category, "protocol": "1-class", "task": task,
-                    "downstream_model": "PaDiM", "encoder": architecture, "method": method,
+                    "downstream_model": found.detector, "encoder": architecture, "method": method,
                     "seed": seed,
                 }  # fmt: skip
-                value = metrics.evaluate(truth, scores)
+                if task == TASKS[0]:
+                    value = metrics.evaluate(truth, scores)
+                else:
+                    value = metrics.pixel_metrics(scores, truth)
                 interval = metrics.bootstrap(truth, scores, repeats, seed=seed)
                 tables.append(results.rows(value, interval, **columns))
                 bar.update(note=f"{category}, {task}, {method_name(method)}")
-    return pd.concat(tables, ignore_index=True)
-
-
-def painted_paths(found: Evaluation) -> Array:
-    """Paths of the samples that are in segmentation only: those with painted defects."""
-    return found.table.path[~found.table.detection].to_numpy()
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=results.COLUMNS)
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Results to read: a row a task, category and method, a column a metric, in percent.
-
-    Several categories are followed by their mean, which has no interval.
-    """
-    index = ["task", "category", "method"]
-    text = [
-        f"{100 * row.value:.1f}  [{100 * row.low:.1f}, {100 * row.high:.1f}]"
-        for row in rows.itertuples()
-    ]
-    parts = [rows.assign(text=text)]
-    if rows.category.nunique() > 1:
-        means = rows.groupby(["task", "method", "metric"], sort=False).value.mean().reset_index()
-        parts.append(means.assign(category="mean", text=(100 * means.value).map("{:.1f}".format)))
-    both = pd.concat(parts).sort_values("task", kind="stable")
-    both["method"] = both.method.map(method_name)
-    wide = both.set_index([*index, "metric"]).text.unstack()
-    order = both[index].drop_duplicates().itertuples(index=False, name=None)
-    return wide.loc[list(order), [*results.METRICS.values()]]
+    """Results to read: a row a task, category and method, as :func:`spdlib.results.table`."""
+    named = rows.assign(method=rows.method.map(method_name))
+    return results.table(named, ["task", "category", "method"])
 
 
 def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
@@ -284,8 +383,7 @@ def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
     >>> pairs(["imagenet", "simsiam", "simsiam_spd", "moco_spd"])
     [('simsiam', 'simsiam_spd')]
     """
-    with_spd = [method for method in methods if method.endswith(SPD_SUFFIX)]
-    both = [(method.removesuffix(SPD_SUFFIX), method) for method in with_spd]
+    both = [(baseline_of(method), method) for method in methods]
     return [(baseline, method) for baseline, method in both if baseline in methods]
 
 
@@ -295,7 +393,7 @@ def differences(found: Evaluation, repeats: int = 1000, seed: int = 0) -> pd.Dat
     Args:
         found: What there is to compare.
         repeats: How often images are drawn with replacement.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         Columns ``category``, ``task``, ``baseline``, ``method``, ``metric``, ``difference``,
@@ -305,20 +403,11 @@ def differences(found: Evaluation, repeats: int = 1000, seed: int = 0) -> pd.Dat
     rows = []
     for category, task in found.measured() if pairs(found.methods) else ():
         truth = found.truth(category, task)
-        draws = np.random.default_rng(seed).multinomial(
-            len(truth), [1 / len(truth)] * len(truth), repeats
-        )
-        # The first row is every image once: what was measured, without resampling.
-        weights = np.vstack([np.ones(len(truth)), draws])
-        estimates = {
-            method: metrics.weighted(truth, found.found(category, task, method), weights)
-            for method in {name for pair in pairs(found.methods) for name in pair}
-        }
         for baseline, method in pairs(found.methods):
-            for metric, written in results.METRICS.items():
-                gain = estimates[method][metric] - estimates[baseline][metric]
-                low, high = np.nanquantile(gain[1:], [0.025, 0.975])
-                rows.append((category, task, baseline, method, written, gain[0], low, high))
+            both = (found.found(category, task, name) for name in (method, baseline))
+            gains = metrics.bootstrap_difference(truth, *both, repeats, seed=seed)
+            case = category, task, baseline, method
+            rows += [(*case, METRICS[name].title, *ends) for name, ends in gains.items()]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -346,11 +435,41 @@ def verdict(table: pd.DataFrame, metric: str = "AU-PR") -> str:
     )
 
 
+def thresholds(found: Evaluation, share: float = FALSE_ALARMS) -> pd.DataFrame:
+    """Thresholds that one may use, and what they do on the test images, beside the oracle's.
+
+    Args:
+        found: Scores of test images and of held-out training images.
+        share: Normal images that may be flagged, in [0, 1).
+
+    Returns:
+        A row a category, method and threshold: ``chosen_on`` (held-out normal images, or the
+        oracle: the threshold of the best F1 on the test images themselves), ``images`` (how many
+        it rests on), ``threshold``; of the test images ``false_alarms`` and ``recall``, shares
+        with Wilson's 95 % interval in ``..._low`` and ``..._high``. Without anomalies there is no
+        oracle, and ``recall`` is NaN.
+    """
+    rows = []
+    for category, method in itertools.product(found.categories, found.methods):
+        labels = found.truth(category, TASKS[0])
+        scores = found.found(category, TASKS[0], method)
+        held_out = len(found.held_out[category][method])
+        chosen = {"held-out normal images": (held_out, found.alarm(category, method, share))}
+        if 0 < labels.sum() < len(labels):
+            chosen[ORACLE] = len(labels), metrics.max_f1(labels, scores).threshold
+        for name, (images, threshold) in chosen.items():
+            row = {"category": category, "method": method, "chosen_on": name, "images": images}
+            flagged = scores >= threshold
+            row |= {"threshold": threshold} | _share("false_alarms", flagged[labels == 0])
+            rows.append(row | _share("recall", flagged[labels == 1]))
+    return pd.DataFrame(rows)
+
+
 def recall_by_area(found: Evaluation, groups: int = 4) -> pd.DataFrame:
     """How many defects are found, from small to large ones.
 
     A defect counts as found if its map reaches the threshold somewhere inside the mask; the
-    threshold flags 5 % of the category's normal images, see :meth:`Evaluation.alarm`.
+    threshold flags 5 % of the category's held-out images, see :meth:`Evaluation.alarm`.
 
     Args:
         found: Maps and masks; categories are taken together.
@@ -363,28 +482,59 @@ def recall_by_area(found: Evaluation, groups: int = 4) -> pd.DataFrame:
     rows = np.flatnonzero(found.table.segmentation & (found.masks.sum((1, 2)) > 0).numpy())
     area = found.masks[rows].float().mean((1, 2)).numpy()
     # By rank, so that groups are of like number; ties stay in the order of the table.
-    group = np.argsort(np.argsort(area, kind="stable"), kind="stable") * groups // len(area)
+    group = np.argsort(np.argsort(area, kind="stable"), kind="stable") * groups // max(1, len(area))
     category = found.table.category.to_numpy()[rows]
     lines = []
     for method in found.methods:
         inside = found.maps[method][rows].masked_fill(~found.masks[rows], -torch.inf)
-        alarms = {name: found.alarm(name, method) for name in found.categories}
+        alarms = {name: found.alarm(name, method) for name in np.unique(category)}
         hit = inside.amax((1, 2)).numpy() >= [alarms[name] for name in category]
-        for number in range(groups):
+        for number in np.unique(group):
             chosen = group == number
-            if chosen.any():
-                n, sizes = int(chosen.sum()), area[chosen]
-                share = float(hit[chosen].mean())
-                lines.append((method, number, float(np.median(sizes)), float(sizes.min()),
-                              float(sizes.max()), n, share, *_wilson(share, n)))  # fmt: skip
+            sizes = area[chosen]
+            line = {"method": method, "group": number, "area": float(np.median(sizes)),
+                    "smallest": float(sizes.min()), "largest": float(sizes.max()),
+                    "defects": len(sizes)}  # fmt: skip
+            lines.append(line | _share("recall", hit[chosen]))
     names = ("method", "group", "area", "smallest", "largest", "defects", "recall", "low", "high")
-    return pd.DataFrame(lines, columns=names)
+    table = pd.DataFrame(lines).rename(columns={"recall_low": "low", "recall_high": "high"})
+    return table.reindex(columns=list(names))
 
 
-def _wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    middle = share + z**2 / (2 * count)
-    reach = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return tuple(float((middle + side * reach) / (1 + z**2 / count)) for side in (-1, 1))
+def _share(name: str, flagged: Array) -> dict[str, float]:
+    low, high = intervals.of_share(flagged.sum(), len(flagged))
+    share = float(flagged.mean()) if len(flagged) else np.nan
+    return {name: share, f"{name}_low": low, f"{name}_high": high}
+
+
+def write_maps(found: Evaluation, folder: str | Path, ending: str = ".tiff") -> Path:
+    """Writes each method's maps, and the masks as PaDiM saw them, to be measured elsewhere.
+
+    ``FOLDER/METHOD/CATEGORY/test/DEFECT/NAME.tiff`` and
+    ``FOLDER/masks/CATEGORY/ground_truth/DEFECT/NAME_mask.png``: MVTec AD's layout, of which
+    ``python -m spdlib.metrics FOLDER/METHOD FOLDER/masks`` makes the numbers of
+    :func:`measure` again.
+
+    Args:
+        found: Maps and masks; those of segmentation are written.
+        folder: Made where it is not there.
+        ending: ``.tiff`` or ``.npy``, both float32.
+
+    Returns:
+        The folder.
+    """
+    rows = found.table[found.table.segmentation.to_numpy(bool)]
+    stems = rows.path.map(lambda path: Path(path).stem)
+    again = stems.groupby([rows.category, rows.defect, stems]).cumcount()
+    for row, stem, number in zip(rows.itertuples(), stems, again, strict=True):
+        name = f"{stem}-{number}" if number else stem
+        for method in found.methods:
+            path = Path(folder, method, row.category, "test", row.defect, name + ending)
+            write_map(path, found.maps[method][row.Index].numpy())
+        if row.label:
+            truth = Path(folder, "masks", row.category, "ground_truth", row.defect)
+            write_map(truth / f"{name}_mask.png", 255 * found.masks[row.Index].byte().numpy())
+    return Path(folder)
 
 
 def cases(found: Evaluation, category: str, method: str, count: int = 3) -> dict[str, Array]:

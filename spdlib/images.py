@@ -27,7 +27,7 @@ class Images(Dataset):
     Args:
         images: A table of samples; or uint8 (N, 3, H, W), which have neither table nor masks.
         size: Side of the square, pixels; that of a tensor is its own.
-        resize: Side of the square that this is cropped from, pixels; by default ``size``.
+        crop: Cut off the border, as PaDiM's authors do.
         memory: Bytes that images and masks may take; more are read whenever asked for.
         workers: Threads that read into memory.
         skip: Leave out what does not decode, and say so, rather than stop.
@@ -49,7 +49,7 @@ class Images(Dataset):
         self,
         images: pd.DataFrame | Tensor,
         size: int = 256,
-        resize: int | None = None,
+        crop: bool = False,
         memory: float = MEMORY,
         workers: int = 0,
         skip: bool = False,
@@ -62,7 +62,7 @@ class Images(Dataset):
             none = torch.zeros(len(images), 1, 1, dtype=torch.bool).expand_as(images[:, 0])
             self.table, self.size, self._held = None, images.shape[-1], (images, none)
             return
-        self._samples = SampleImages(images, size, resize or size)
+        self._samples = SampleImages(images, size, None if crop else size)
         self.table, self.size, self._held = self._samples.table, size, None
         if 4 * size**2 * len(images) <= memory:
             self._hold(workers, skip)

@@ -93,23 +93,6 @@ def layout(
     return wide.reindex(index=order[0], columns=order[1])
 
 
-def group_means(number: int) -> pd.DataFrame:
-    """Means over each group's subsets and over all twelve, one a row, as :func:`tidy`.
-
-    A mean that a suspect value went into is suspect. ``subsets`` says how many went in.
-
-    >>> means = layout(group_means(7), index=["group"])
-    >>> means.loc["Multiple instances", ("SimSiam+SPD", "AU-PR")].round(1)
-    np.float64(73.2)
-    """
-    rows = tidy(number)
-    rows = pd.concat([rows, rows.assign(group="All")])
-    means = rows.groupby(["group", "pretraining", "metric"], sort=False).agg(
-        value=("value", "mean"), mark=("mark", "max"), subsets=("value", "size")
-    )
-    return _with_text(means.reset_index())
-
-
 def column_means() -> pd.DataFrame:
     """Every column's printed mean beside the mean of its twelve values.
 

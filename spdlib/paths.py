@@ -5,6 +5,7 @@ JupyterLab starts in the notebook's folder, papermill in the caller's.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,10 +33,13 @@ def data() -> Path:
 def dataset_name(dataset: str | Path) -> str:
     """Name of a data set in results, provenance and folders: a known name, or its folder's own.
 
-    >>> dataset_name("elpv"), dataset_name("path/to/parts/")
-    ('elpv', 'parts')
+    It is text that every file and figure can hold: bytes that are no UTF-8 are written out.
+
+    >>> dataset_name("elpv"), dataset_name("path/to/parts/"), dataset_name(os.fsdecode(b"m\\xfc"))
+    ('elpv', 'parts', 'm\\\\xfc')
     """
-    return Path(dataset).expanduser().resolve().name or "root"
+    name = Path(dataset).expanduser().resolve().name or "root"
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def runs(dataset: str | Path | None = None) -> Path:
@@ -91,6 +95,20 @@ def need(path: str | Path, made_by: str) -> Path:
     return path
 
 
+def need_room(folder: str | Path, size: int) -> None:
+    """Sees that the disk of a folder has ``size`` bytes free.
+
+    Raises:
+        OSError: It has less.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise OSError(
+            f"{show(folder)}: {size / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free "
+            "on its disk"
+        )
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
@@ -99,7 +117,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -111,3 +129,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that takes its place when the block ends well.
+
+    What was there before stays until then; it is removed whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
+    new, old = beside / "new", beside / "old"
+    new.mkdir()  # as readable as any other new folder; mkdtemp's is private
+    try:
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except OSError:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -1,99 +1,75 @@
-"""One progress bar for a terminal, JupyterLab and an executed notebook.
+"""One progress bar for a terminal, JupyterLab, an executed notebook and a log.
 
 A widget bar freezes at 0 % in an executed file, a text bar drawn with carriage returns
-becomes a hundred lines in its HTML copy. In a notebook this bar is one display that is
-updated in place, so the executed file shows how it ended.
+becomes a hundred lines in its HTML copy and in a log. In a notebook this bar is one display
+that is updated in place, so the executed file shows how it ended; in a log it is a line now
+and then.
 """
 
-import logging
+import io
 import sys
-import time
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm.std import tqdm
 
+LOG_SECONDS = 30  # least time between two lines of a log ...
+LOG_SHARE = 0.1  # ... and that as a share of the time so far: long work is told more rarely
+COUNTS = "{percentage:3.0f}% {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
 Item = TypeVar("Item")
 
 
-class Bar:
+class Bar(tqdm):
     """A progress bar to update by hand; :func:`track` is the usual way to get one.
 
     Args:
         total: How many units there are.
         text: What is being done, e.g. ``"SimSiam + SPD"``.
         unit: What is counted, e.g. ``"images"``.
-        seconds: Least time between two redraws.
+        seconds: Least time between two redraws; a log has its own.
         done: How many units an earlier run has done.
     """
 
+    monitor_interval = 0  # no thread that redraws what stands still
+
     def __init__(
-        self,
-        total: int,
-        text: str = "",
-        unit: str = "it",
-        seconds: float = 0.5,
-        done: int = 0,
+        self, total: int, text: str = "", unit: str = "it", seconds: float = 0.5, done: int = 0
     ):
-        self.total, self.text, self.unit, self.seconds = total, text, unit, seconds
-        self.count = self.done = done
-        self.note, self.start, self.drawn = "", time.monotonic(), 0.0
-        self._display = _display(self._line()) if _in_notebook() else None
-        self._tqdm = (
-            None
-            if self._display
-            else tqdm(
-                total=total,
-                desc=text,
-                unit=f" {unit}",
-                mininterval=seconds,
-                initial=done,
-                file=sys.stderr,
-            )
+        self._shown = _display() if in_notebook() else None
+        self._is_log = not (self._shown or sys.stderr.isatty())
+        super().__init__(
+            total=total,
+            desc=text,
+            unit=f" {unit}",
+            initial=done,
+            mininterval=LOG_SECONDS if self._is_log else seconds,
+            miniters=1,
+            ascii=False,
+            bar_format="{desc}: " + ("" if self._is_log else "{bar:24}") + COUNTS,
+            file=io.StringIO() if self._shown or self._is_log else sys.stderr,
         )
 
-    def update(self, count: int = 1, note: str = "") -> None:
-        """Counts ``count`` more units; ``note`` is shown at the end of the line."""
-        self.count += count
-        self.note = note or self.note
-        if self._tqdm is not None:
-            if note:
-                self._tqdm.set_postfix_str(note, refresh=False)
-            self._tqdm.update(count)
-        elif time.monotonic() - self.drawn > self.seconds:
-            self._redraw()
+    @property
+    def count(self) -> int:
+        """Units counted so far."""
+        return self.n
 
-    def close(self) -> None:
-        """Draws the bar as it ended."""
-        if self._tqdm is not None:
-            self._tqdm.close()
+    def update(self, n: int = 1, note: str = "") -> None:
+        """Counts ``n`` more units; ``note`` is shown at the end of the line."""
+        if note:
+            self.set_postfix_str(note, refresh=False)
+        super().update(n)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Draws the bar as it is now; tqdm decides when."""
+        if self._shown:
+            self._shown.update(_Line(str(self)))
+        elif self._is_log:
+            print(self, file=sys.stderr, flush=True)
+            self.mininterval = max(LOG_SECONDS, LOG_SHARE * self.format_dict["elapsed"])
         else:
-            self._redraw()
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def _redraw(self) -> None:
-        self.drawn = time.monotonic()
-        self._display.update(_Line(self._line()))
-
-    def _line(self) -> str:
-        spent = time.monotonic() - self.start
-        share = self.count / self.total if self.total else 1.0
-        filled = round(24 * min(share, 1.0))
-        line = f"{self.text:<24} {'█' * filled}{'░' * (24 - filled)} {share:4.0%}"
-        line += f"  {self.count:,}/{self.total:,} {self.unit}"
-        done = self.count - self.done
-        if done:
-            line += f"  {done / max(spent, 1e-9):,.0f} {self.unit}/s"
-            left = spent * (self.total - self.count) / done
-            line += f"  {_clock(left)} left" if self.count < self.total else f"  in {_clock(spent)}"
-        return line + (f"  {self.note}" if self.note else "")
+            super().display(msg, pos)
 
 
 def track(
@@ -116,50 +92,20 @@ def track(
             bar.update()
 
 
-class _Line:
+class _Line(str):
     """Plain text that a notebook shows as it is."""
 
-    def __init__(self, text: str):
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
+    __repr__ = str.__str__
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell is not None and hasattr(shell, "kernel")
 
 
-def _display(line: str):
+def _display():
     from IPython.display import display
 
-    return display(_Line(line), display_id=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Without Lightning's tips, lists of devices and advice on loggers and workers.
-
-    They come with every training, and would stand between the bars of a notebook.
-    """
-    names = "pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for name in names[:2]:
-                warnings.filterwarnings("ignore", module=name)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    return display(_Line(""), display_id=True)

@@ -6,17 +6,15 @@ those of :func:`spdlib.paper.tidy`, so that the paper's tables and one's own sta
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from spdlib import paths
-
-if TYPE_CHECKING:
-    from spdlib.metrics import Metrics
+from spdlib.metrics.measures import METRICS, Metrics
 
 FORMAT = "spdlib.results.v1"
 
@@ -31,22 +29,21 @@ COLUMNS = {
     "setting": "what else a sweep set, not as the notebook does, e.g. size=96; none elsewhere",
     "seed": "of the run",
     "draw": "number of the few-shot draw; none elsewhere",
-    "metric": "AU-PR (linear), AU-ROC, AP (average precision, steps) or max F1",
+    "metric": "AU-PR (linear), AU-ROC, AP (average precision, steps), max F1 or AU-PRO",
     "value": "in [0, 1]",
     "low": "lower end of the 95 % bootstrap interval, if there is one",
     "high": "upper end",
 }
 
-METRICS = {"aupr": "AU-PR", "auroc": "AU-ROC", "average_precision": "AP", "max_f1": "max F1"}
 OPTIONAL = ("setting", "draw", "low", "high")
 
 
 def rows(
-    metrics: "Metrics",
+    metrics: Metrics,
     intervals: Mapping[str, tuple[float, float]] | None = None,
     **columns: Any,
 ) -> pd.DataFrame:
-    """Rows of one set of scores, one a metric.
+    """Rows of one set of scores, one a metric; AU-PRO only where there are regions.
 
     Args:
         metrics: As :func:`spdlib.metrics.evaluate` or ``pixel_metrics`` gives them.
@@ -57,11 +54,37 @@ def rows(
     return pd.DataFrame(
         [
             columns
-            | {"metric": written, "value": getattr(metrics, name)}
+            | {"metric": metric.title, "value": getattr(metrics, name)}
             | dict(zip(("low", "high"), intervals.get(name, (None, None)), strict=True))
-            for name, written in METRICS.items()
+            for name, metric in METRICS.items()
+            if getattr(metrics, name, None) is not None
         ]
     )
+
+
+def table(rows: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
+    """Results to read: a column a metric, in percent, with its interval.
+
+    Several categories are followed by their mean, which has no interval.
+
+    Args:
+        rows: One value a row, as :func:`rows` makes them.
+        index: Columns that tell rows of the table apart, ``category`` among them.
+    """
+    parts = [rows.assign(text=[_text(row) for row in rows.itertuples()])]
+    if rows.category.nunique() > 1:
+        by = [*(name for name in index if name != "category"), "metric"]
+        means = rows.groupby(by, sort=False).value.mean().reset_index()
+        parts.append(means.assign(category="mean", text=(100 * means.value).map("{:.1f}".format)))
+    both = pd.concat(parts).sort_values("task", kind="stable")
+    wide = both.set_index([*index, "metric"]).text.unstack(fill_value="")
+    order = both[[*index]].drop_duplicates().itertuples(index=False, name=None)
+    return wide.loc[list(order), [m.title for m in METRICS.values() if m.title in wide]]
+
+
+def _text(row: Any) -> str:
+    interval = "" if pd.isna(row.low) else f"  [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    return f"{100 * row.value:.1f}{interval}"
 
 
 def save(
@@ -96,7 +119,7 @@ def save(
         text = json.dumps(content, indent=1, default=lambda number: number.item())  # NumPy's
         temporary.write_text(text, encoding="utf-8")
     with paths.replacing(path.with_suffix(".csv")) as temporary:
-        table.to_csv(temporary, index=False)
+        table.to_csv(temporary, index=False, errors="backslashreplace")
     return path
 
 

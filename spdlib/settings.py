@@ -1,19 +1,34 @@
 """Checked settings: the types that settings share, and errors that name what does not fit."""
 
 import difflib
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+
+from spdlib.architectures import known
 
 Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ImageSize = Annotated[int, Field(ge=32, multiple_of=32)]
-EncoderName = Literal["efficientnet_lite0", "resnet18", "resnet50", "wide_resnet50_2"]
+EncoderName = Annotated[str, AfterValidator(known)]
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """What does not fit, one line for each parameter, naming it."""
     return "\n  ".join(_explain(problem, model) for problem in error.errors())
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """That a parameter is not known, and which one may be meant.
+
+    >>> unknown("epocs", ["epochs", "seed"])
+    "epocs: unknown parameter; did you mean 'epochs'?"
+    """
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"{name}: unknown parameter; {hint}"
 
 
 def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
@@ -22,9 +37,7 @@ def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
     if not name:  # about several of them
         return problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, model.model_fields, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(model.model_fields)}"
-        return f"{name}: unknown parameter; {hint}"
+        return unknown(name, model.model_fields)
     if problem["type"] == "missing":
         return f"{name}: missing"
     if problem["type"] == "bool_type" and isinstance(value, str):

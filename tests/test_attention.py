@@ -8,7 +8,6 @@ import pytest
 import torch
 from pytorch_grad_cam.utils.image import scale_cam_image
 from scipy.ndimage import gaussian_filter, zoom
-from scipy.stats import bootstrap
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional as F
@@ -22,7 +21,6 @@ from spdlib.attention import (
     attention_maps,
     baseline_maps,
     embed,
-    interval,
     localisation,
     masks_on_grid,
     normalise,
@@ -135,7 +133,7 @@ def test_the_encoder_is_left_as_found(images, resnet):
     before = state()
     for method in METHODS:
         attention_maps(encoder, images, bank, 3, method)
-    with pytest.raises(IndexError):  # which the package's own `with` would swallow
+    with pytest.raises(IndexError):
         attention_maps(encoder, images, FailingBank(bank), 3)
     after = state()
     assert before[:2] == after[:2]
@@ -195,6 +193,8 @@ def test_errors_name_what_is_wrong(images, lite0, resnet):
     bank = far_bank(lite0)
     with pytest.raises(ValueError, match="bank: there are no normal images"):
         NormalBank.build(lite0, [])
+    with pytest.raises(ValueError, match="images: there are none; maps need one or more"):
+        attention_maps(lite0, images[:0], bank)
     with pytest.raises(ValueError, match="bank: sample 1 is an anomaly"):
         cells = pd.concat([elpv("poly").query(f"label == {label}").head(1) for label in (0, 1)])
         NormalBank.build(lite0, loader(cells, size=32))
@@ -271,13 +271,6 @@ def test_perturbation_tells_a_map_of_the_defect_from_one_of_elsewhere(lite0):
     false = perturbation(lite0, images, Attention(near.roll(-40, 1), nearest)).mean()
     assert true.hottest > 0.2 and true.hottest > true.random + 0.2
     assert false.hottest < 0.05
-
-
-def test_interval_is_scipys():
-    values = np.random.default_rng(0).gamma(2, size=60)
-    low, high = interval(values, repeats=5000)
-    theirs = bootstrap((values,), np.mean, n_resamples=5000, method="percentile")
-    np.testing.assert_allclose((low, high), theirs.confidence_interval, atol=0.03)
 
 
 def test_summary_has_a_row_a_group_and_measure():

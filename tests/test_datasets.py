@@ -53,7 +53,8 @@ def screws(tmp_path, picture, dot):
         save(root / "screw" / "test" / defect / "000.jpg", picture())
         if mask:
             save(root / "screw" / "ground_truth" / defect / mask, dot)
-    save(root / "nut" / "train" / "good" / "000.png", picture())
+    for name in ("000.png", "001.gif"):
+        save(root / "nut" / "train" / "good" / name, picture())
     (root / "nut" / "train" / "good" / "notes.txt").write_text("no image")
     (root / "empty" / "train" / "good").mkdir(parents=True)
     return root
@@ -76,10 +77,10 @@ def test_mvtec_reads_all_variants(screws):
 def test_mvtec_says_what_is_wrong(screws):
     with pytest.raises(ValueError, match=r"bolt not among those of .*: empty, nut, screw"):
         mvtec(screws, "bolt")
-    with pytest.raises(ValueError, match="holds no images"):
+    with pytest.raises(ValueError, match=r"empty/train/good holds no images; two are needed"):
         mvtec(screws)
-    with pytest.raises(ValueError, match="not laid out like MVTec"):
-        mvtec(screws / "screw" / "test")
+    with pytest.raises(ValueError, match=r"test/bent lies beside good/(?s:.*)normal/, anomaly/"):
+        load(screws / "screw" / "test")
     with pytest.raises(FileNotFoundError, match="README"):
         mvtec(screws / "nowhere")
 
@@ -105,7 +106,7 @@ def test_a_folder_of_ones_own(tmp_path, picture, dot):
     assert list(load(tmp_path).category.unique()) == ["parts"]  # a folder per category
     for path in list((root / "normal").iterdir())[1:]:
         path.unlink()
-    with pytest.raises(ValueError, match="holds one image; at least two"):
+    with pytest.raises(ValueError, match=r"parts/normal holds one image; two to train on and"):
         folder(root)
 
 
@@ -114,8 +115,13 @@ def test_load_says_what_is_wrong(tmp_path):
         load("elpv_paintd")
     with pytest.raises(FileNotFoundError, match="known names: elpv, elpv_painted, visa, mvtec"):
         load("/no/such/place")
-    with pytest.raises(ValueError, match="its layout is none of these"):
+    with pytest.raises(ValueError, match=r"holds no images(?s:.*)normal/, anomaly/"):
         load(tmp_path)
+    (tmp_path / "notes.heic").write_text("no image")
+    with pytest.raises(ValueError, match=r"its files are \.heic"):
+        load(tmp_path)
+    with pytest.raises(NotADirectoryError, match="is a file; name the folder"):
+        load(tmp_path / "notes.heic")
     with pytest.raises(ValueError, match="'triple'"):
         load("elpv", "triple")
     with pytest.raises(FileNotFoundError, match="known names"):
@@ -211,6 +217,8 @@ def test_problems_are_found_together(tmp_path, picture, dot):
     save(tmp_path / "photo.jpg", picture())
     shutil.copy(tmp_path / "photo.jpg", tmp_path / "again.JPG")
     save(tmp_path / "other.png", picture())
+    save(tmp_path / "third.png", third := picture())
+    Image.fromarray(third).save(tmp_path / "fourth.bmp")
     whole = (tmp_path / "photo.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.png").write_text("no image")
@@ -219,6 +227,8 @@ def test_problems_are_found_together(tmp_path, picture, dot):
     save(tmp_path / "blank.png", np.zeros_like(dot))
     listed = [  # image, mask, label, split, what is wrong
         ("sound.png", None, 0, "train", "the same image in test"),
+        ("third.png", None, 0, "test", "the same image anomalous"),
+        ("fourth.bmp", "mask.png", 1, "test", None),
         ("photo.jpg", None, 0, "train", "the same image in test"),
         ("copy.png", None, 0, "test", None),
         ("again.JPG", "mask.png", 1, "test", None),
@@ -243,7 +253,7 @@ def test_problems_are_found_together(tmp_path, picture, dot):
     assert len(found) == len(expected)
     for wrong in expected:
         assert sum(wrong in line for line in found) >= 1, wrong
-    with pytest.raises(ValueError, match="10 problems") as error:
+    with pytest.raises(ValueError, match="11 problems") as error:
         check(table)
     assert all(line in str(error.value) for line in found)
     many = pd.concat([table[table.path.str.endswith("gone.png")]] * 50)

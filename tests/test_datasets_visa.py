@@ -251,7 +251,8 @@ def test_draws_differ_by_seed_and_not_by_what_else_is_there():
 def test_protocols_say_what_is_missing():
     mono = elpv("mono")
     normal, few = mono[mono.label == 0], mono.groupby("label").head(1)
-    for protocol in (one_class, high_shot, lambda table: few_shot(table, 1)):
+    assert one_class(normal).split.equals(normal.split.reset_index(drop=True)), "no anomalies"
+    for protocol in (high_shot, lambda table: few_shot(table, 1)):
         with pytest.raises(ValueError, match="mono has no anomalous samples"):
             protocol(normal)
     with pytest.raises(ValueError, match="mono has one normal sample"):

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from spdlib.datasets import download_visa
-from spdlib.datasets.archive import is_unpacked, unpack
-from spdlib.datasets.download import fetch
+from spdlib.datasets.download import fetch, is_unpacked, unpack
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -144,32 +143,28 @@ def link(target, kind=tarfile.SYMTYPE):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "reason"),
+    ("name", "content"),
     [
-        ("../outside.txt", b"x", "outside the folder"),
-        ("in/../../outside.txt", b"x", "outside the folder"),
-        ("..\\outside.txt", b"x", "outside the folder"),
-        ("C:\\outside.txt", b"x", "outside the folder"),
-        ("link", link("/etc/passwd"), "a link or a device"),
-        ("link", link("inside.txt"), "a link or a device"),
-        ("hard", link("inside.txt", tarfile.LNKTYPE), "a link or a device"),
-        ("pipe", {"type": tarfile.FIFOTYPE}, "a link or a device"),
+        ("../outside.txt", b"x"),
+        ("in/../../outside.txt", b"x"),
+        ("link", link("/etc/passwd")),
+        ("link", link("../outside.txt")),
+        ("hard", link("../outside.txt", tarfile.LNKTYPE)),
+        ("pipe", {"type": tarfile.FIFOTYPE}),
     ],
 )
-def test_a_harmful_archive_writes_nothing(tmp_path, name, content, reason):
+def test_a_harmful_archive_writes_nothing(tmp_path, name, content):
     file = archive(tmp_path / "bad.tar", [("inside.txt", b"fine"), (name, content)])
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(ValueError, match=r"bad\.tar: damaged or unsafe"):
         unpack(file, tmp_path / "data" / "set", DIGEST)
     assert list((tmp_path / "data").iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.tar", "data"]
 
 
-def test_an_absolute_name_writes_nothing(tmp_path):
+def test_an_absolute_name_stays_inside(tmp_path):
     target = tmp_path / "outside.txt"
-    file = archive(tmp_path / "bad.tar", [(str(target), b"x")])
-    with pytest.raises(ValueError, match="outside the folder"):
-        unpack(file, tmp_path / "set", DIGEST)
-    assert not target.exists() and not (tmp_path / "set").exists()
+    unpack(archive(tmp_path / "bad.tar", [(str(target), b"x")]), tmp_path / "set", DIGEST)
+    assert not target.exists() and is_unpacked(tmp_path / "set", DIGEST)
 
 
 def test_a_cut_archive_writes_nothing(tmp_path):

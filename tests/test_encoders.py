@@ -9,7 +9,16 @@ import torchvision
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
-from spdlib.encoders import FORMAT, HALF_NORM, IMAGENET_NORM, load_encoder, save_encoder
+from spdlib.encoders import (
+    FORMAT,
+    HALF_NORM,
+    IMAGENET_NORM,
+    load_encoder,
+    pretrained,
+    pretrained_encoders,
+    read_provenance,
+    save_encoder,
+)
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +128,45 @@ def test_unreachable_imagenet_weights_say_what_to_do(monkeypatch):
     monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", refuse)
     with pytest.raises(ConnectionError, match=r"cannot be reached .*or use efficientnet_lite0"):
         load_encoder("resnet18", "imagenet")
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """Writes an encoder that was trained on a data set into the runs, under a method's name."""
+    monkeypatch.setenv("SPDLIB_RUNS", str(tmp_path))
+
+    def write(method, **about):
+        return save_encoder(resnet18, tmp_path / "encoders" / f"{method}.safetensors", about)
+
+    resnet18 = load_encoder("resnet18")
+    return write
+
+
+def test_an_encoder_of_another_data_set_is_used_only_if_asked_for_by_file(trained):
+    path = trained("simsiam", dataset="parts")
+    assert pretrained("simsiam", "resnet18", "some/parts").provenance["dataset"] == "parts"
+    with pytest.raises(ValueError, match=r"pretrained on parts, not on elpv\. .* run notebook 02"):
+        pretrained("simsiam", "resnet18")
+    told = r"not on new lot. .* run 02 --dataset '/data/new lot'; .* by its path, '.*simsiam\.saf"
+    with pytest.raises(ValueError, match=told):
+        pretrained("simsiam", "resnet18", "/data/new lot")
+    assert list(pretrained_encoders(["random", str(path)], "resnet18")) == ["random", "simsiam"]
+    with pytest.raises(ValueError, match="two are called 'simsiam'"):
+        pretrained_encoders(["simsiam", str(path)], "resnet18", "parts")
+    with pytest.raises(FileNotFoundError, match=r"run python .* run 02 --dataset parts first"):
+        pretrained("moco", "resnet18", "parts")
+
+
+@pytest.mark.parametrize("dataset", [None, "elpv", "elpv_painted"])
+@pytest.mark.parametrize("about", [{"data": "elpv"}, {"dataset": "elpv"}, {}])
+def test_cells_and_painted_cells_have_the_same_encoders(dataset, about, trained):
+    path = trained("moco_spd", **about)
+    assert pretrained("moco_spd", "resnet18", dataset).name == "resnet18"
+    assert read_provenance(path).get("dataset") == ("elpv" if about else None)
+
+
+def test_older_files_name_a_folder_as_their_data(trained):
+    trained("simsiam", data="/lots/parts")
+    pretrained("simsiam", "resnet18", "elsewhere/parts")
+    with pytest.raises(ValueError, match="pretrained on parts, not on elpv"):
+        pretrained("simsiam", "resnet18", "elpv")

@@ -1,14 +1,30 @@
 """Metrics against scikit-learn, closed forms, and scores on which others stumble."""
 
+import itertools
+import subprocess
+import sys
+
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.metrics as sk
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from spdlib import metrics, toy
-from spdlib.metrics import aupr, auroc, average_precision, evaluate, max_f1, pixel_metrics
+from spdlib import metrics, results, toy
+from spdlib.metrics import (
+    aupr,
+    aupro,
+    auroc,
+    average_precision,
+    counting,
+    evaluate,
+    max_f1,
+    measures,
+    pixel_metrics,
+)
 
 
 def sklearn_all(labels, scores):
@@ -45,7 +61,7 @@ def test_any_tied_scores_equal_sklearn(rows, dtype):
 
 @pytest.mark.parametrize("chunk", [7, 1000, 1 << 21])
 def test_random_scores_equal_sklearn_whatever_the_chunk(chunk, monkeypatch):
-    monkeypatch.setattr(metrics, "CHUNK", chunk)
+    monkeypatch.setattr(counting, "CHUNK", chunk)
     rng = np.random.default_rng(0)
     for prevalence in (0.003, 0.3, 0.9):
         labels = rng.random(5000) < prevalence
@@ -146,8 +162,8 @@ def test_pixels_from_arrays_lists_and_iterators_agree(monkeypatch):
     masks = rng.random((12, 40, 50)) < 0.02
     masks[:6] = False  # normal images count
     expected = sklearn_all(masks.ravel(), maps.ravel())
-    for spool in (100, metrics.SPOOL):
-        monkeypatch.setattr(metrics, "SPOOL", spool)
+    for spool in (100, counting.SPOOL):
+        monkeypatch.setattr(counting, "SPOOL", spool)
         for found in (
             pixel_metrics(maps, masks),
             pixel_metrics(torch.tensor(maps), torch.tensor(masks)),
@@ -162,6 +178,73 @@ def test_pixels_from_arrays_lists_and_iterators_agree(monkeypatch):
             for name, value in expected.items():
                 assert getattr(found, name) == pytest.approx(value, abs=1e-12)
         assert found.prevalence == pytest.approx(masks.mean())
+
+
+def naive_aupro(maps, masks, limit):
+    """The published definition, literally: every threshold, every region by itself."""
+    regions = []
+    for scores, mask in zip(maps, masks, strict=True):
+        labelled, count = ndimage.label(mask, np.ones((3, 3)))
+        regions += [scores[labelled == number] for number in range(1, count + 1)]
+    normal, points = maps[~masks], [(0.0, 0.0)]
+    for threshold in np.unique(maps)[::-1]:
+        overlap = np.mean([(region >= threshold).mean() for region in regions])
+        points.append(((normal >= threshold).mean(), overlap))
+    area = 0.0
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if x1 > limit:
+            y1 = y0 + (y1 - y0) * (limit - x0) / (x1 - x0)
+        area += (min(x1, limit) - x0) * (y0 + y1) / 2
+        if x1 > limit:
+            break
+    return area / limit
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0, 1, 3, 20, None]),  # how many distinct scores beyond one; None: no ties
+    st.floats(0.02, 0.95),
+    st.sampled_from([0.01, 0.05, 0.3, 0.77, 1.0]),
+)
+def test_aupro_is_the_published_one(seed, steps, density, limit):
+    rng = np.random.default_rng(seed)
+    maps = rng.normal(size=(3, 7, 9)).astype(np.float32)
+    masks = rng.random(maps.shape) < density * (np.arange(3) > 0)[:, None, None]
+    masks[1, 0, 0], masks[2, 6, 8] = True, False
+    maps = maps + masks
+    maps = maps if steps is None else np.floor(maps.clip(0, 0.99) * steps)
+    expected = pytest.approx(naive_aupro(maps, masks, limit), abs=1e-12)
+    assert aupro(maps, masks, limit) == expected
+    assert pixel_metrics(iter(maps), iter(masks), limit).aupro == expected
+    once = metrics.weighted(masks, maps, np.ones((1, 3)), limit)
+    assert once["aupro"][0] == expected
+
+
+def test_aupro_in_closed_form():
+    # One normal pixel of four above the region: its overlap is 1 from a rate of 1/4 on.
+    maps, masks = np.array([[5, 4, 3, 2, 1]]), np.array([[0, 1, 0, 0, 0]])
+    for limit in (0.2, 0.25, 0.5, 1.0):
+        assert aupro(maps, masks, limit) == pytest.approx(max(0, limit - 0.25) / limit)
+    # Constant scores: a straight line from (0, 0) to (1, 1).
+    assert aupro(np.ones((1, 5)), masks, 0.3) == pytest.approx(0.15)
+    # A small region counts as much as a large one, and a corner joins what it touches.
+    masks = np.array([[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
+    maps = np.where(masks, 2, 1)
+    maps[3, 0] = 0
+    assert aupro(maps, masks, 0.5) == pytest.approx(1 / 2)
+
+
+def test_regions_end_with_their_image():
+    rng = np.random.default_rng(0)
+    maps, masks = rng.normal(size=(4, 6, 6)), np.ones((4, 6, 6), bool)
+    masks[:, 2:4] = False  # what is at the bottom of one touches the top of the next
+    expected = naive_aupro(maps, masks, 0.3)
+    assert aupro(maps, masks) == pytest.approx(expected)
+    assert aupro([maps[:3], maps[3]], [masks[:3], masks[3]]) == pytest.approx(expected)
+    assert aupro(torch.tensor(maps)[:, None], torch.tensor(masks)[:, None]) == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -210,10 +293,13 @@ def test_pixels_are_resampled_by_image():
     maps = rng.normal(size=(30, 20, 20)) + masks * rng.gamma(2, 1, (30, 1, 1))
     found = metrics.bootstrap(masks, maps, repeats=100, seed=0)
     weights = np.random.default_rng(0).multinomial(30, [1 / 30] * 30, 100)
-    by_hand = [
-        sklearn_all(masks.repeat(w, 0).ravel(), maps.repeat(w, 0).ravel())["aupr"] for w in weights
-    ]
-    assert found["aupr"] == pytest.approx(np.quantile(by_hand, [0.025, 0.975]), abs=2e-3)
+    drawn = [(masks.repeat(w, 0), maps.repeat(w, 0)) for w in weights]
+    by_hand = {
+        "aupr": [sklearn_all(truth.ravel(), scores.ravel())["aupr"] for truth, scores in drawn],
+        "aupro": [aupro(scores, truth) for truth, scores in drawn],
+    }
+    for name, values in by_hand.items():
+        assert found[name] == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -224,8 +310,10 @@ def test_pixels_are_resampled_by_image():
         ([0, 1], [1.0, np.nan], "scores: 1 are NaN or infinite"),
         ([0, 1], [1.0, np.inf], "scores: 1 are NaN or infinite"),
         ([0, 1, 1], [1.0, 2.0], r"labels and scores: shapes \(3,\) and \(2,\) differ"),
-        ([0, 3], [1.0, 2.0], "labels: expected 0 and 1, found 0, 3 .*pass labels > 0"),
+        ([0, 3], [1.0, 2.0], "labels: expected 0 and 1, found 3 .*pass labels > 0"),
         ([0, 255], [1.0, 2.0], "pass labels > 0"),
+        ([0, 1, None], [1.0, 2.0, 3.0], "labels: expected 0 and 1, found None"),
+        (pd.array([0, 1, None]), [1.0, 2.0, 3.0], "labels: expected 0 and 1, found nan"),
         ([], [], "scores: there are none"),
         ([0, 1], ["a", "b"], "scores: .* are not real numbers"),
     ],
@@ -234,6 +322,53 @@ def test_bad_input_is_named(labels, scores, message):
     for metric in (auroc, aupr, average_precision, max_f1, metrics.bootstrap):
         with pytest.raises(ValueError, match=message):
             metric(labels, scores)
+
+
+def test_bootstrap_of_a_difference_is_paired():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 120)
+    scores = labels + rng.normal(size=120)
+    same = metrics.bootstrap_difference(labels, scores, 3 * scores + 1, repeats=50)
+    assert same["aupr"] == pytest.approx((0, 0, 0), abs=1e-12)
+    worse = scores + 1.5 * rng.normal(size=120)
+    found = metrics.bootstrap_difference(labels, scores, worse, repeats=200)
+    difference, low, high = found["aupr"]
+    assert 0 < low < difference < high
+    assert difference == pytest.approx(aupr(labels, scores) - aupr(labels, worse))
+
+
+def test_fractional_weights_are_those_of_samples():
+    rng = np.random.default_rng(0)
+    labels, scores = rng.random(80) < 0.3, rng.normal(size=80).round(1)
+    weights = np.vstack([np.full(80, 0.01), rng.random((3, 80)) * [[0.001], [1], [50]]])
+    found = metrics.weighted(labels, scores, weights)
+    for number, weight in enumerate(weights):
+        auroc_, ap = (
+            score(labels, scores, sample_weight=weight)
+            for score in (sk.roc_auc_score, sk.average_precision_score)
+        )
+        assert found["auroc"][number] == pytest.approx(auroc_)
+        assert found["average_precision"][number] == pytest.approx(ap)
+    assert found["average_precision"][0] == pytest.approx(average_precision(labels, scores))
+
+
+def test_a_metric_is_one_record(monkeypatch):
+    def recall_without_false_alarms(counts):
+        free = np.where(counts.at_or_above == 0, counts.positives, 0)
+        return free.sum(-1) / counts.positive_total[..., 0]
+
+    record = measures.Metric("recall at 0", recall_without_false_alarms)
+    monkeypatch.setitem(measures.METRICS, "free_recall", record)
+    labels, scores = [0, 0, 1, 1, 1], [0.1, 0.4, 0.35, 0.8, 0.9]
+    found, spread = evaluate(labels, scores), metrics.bootstrap(labels, scores, repeats=50)
+    rows = results.rows(found, spread, task="detection").set_index("metric")
+    assert found.free_recall == rows.value["recall at 0"] == pytest.approx(2 / 3)
+    assert 0 <= rows.low["recall at 0"] < rows.high["recall at 0"] == 1
+
+
+def test_the_metrics_alone_load_no_torch():
+    code = "import sys; from spdlib.metrics import auroc; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_bad_pixels_are_named():
@@ -251,3 +386,12 @@ def test_bad_pixels_are_named():
         pixel_metrics([maps[0], maps[1].astype(np.float32)], list(masks > 0))
     with pytest.raises(ValueError, match="maps: there are none"):
         pixel_metrics([], [])
+    for limit in (0, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"limit: .* in \(0, 1\]"):
+            aupro(maps, masks > 0, limit)
+    for truth, message in ((masks * 0, "all are 0"), (masks * 0 + 1, "all are 1")):
+        with pytest.raises(ValueError, match=f"masks: {message}"):
+            aupro(maps, truth)
+    with pytest.raises(ValueError, match="regions are looked for in images"):
+        aupro(maps.ravel(), (masks > 0).ravel())
+    assert pixel_metrics(maps.ravel(), (masks > 0).ravel()).aupro is None

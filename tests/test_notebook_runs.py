@@ -4,14 +4,18 @@ The notebooks write into a folder of the test's own; 02 is run first for those t
 it writes.
 """
 
+import os
 import re
 import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import pytest
+from notebook_files import write_notebook
+from PIL import Image
 
-from spdlib import notebooks
+from spdlib import execution, notebooks, paths
 
 # A minute at most each, on two cores. Everything else stays at its default.
 TINY = {
@@ -148,12 +152,96 @@ def test_an_error_inside_an_explorer_fails_the_run(tmp_path):
         "slider.value = 0\n"
         "box"
     )
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-    nb.metadata["kernelspec"] = {
-        "name": "python3",
-        "display_name": "Python 3",
-        "language": "python",
-    }
-    nbformat.write(nb, tmp_path / "in.ipynb")
+    notebook = write_notebook(tmp_path / "in.ipynb", source)
     with pytest.raises(RuntimeError, match="a widget: ZeroDivisionError"):
-        notebooks.execute(tmp_path / "in.ipynb", tmp_path / "out.ipynb")
+        notebooks.execute(notebook, tmp_path / "out.ipynb")
+
+
+LOOKS = 'dataset: str = "elpv"\ncategories: list = None\nsize: int = 64\n'
+READS = 'dataset: str = "elpv"\ntable: int = 7\n'
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of two notebooks, beside a data set; what is executed is only noted."""
+    (tmp_path / "notebooks").mkdir()
+    write_notebook(tmp_path / "notebooks" / "03_looks.ipynb", "1", parameters=LOOKS)
+    write_notebook(tmp_path / "notebooks" / "07_reads.ipynb", "1", parameters=READS)
+    for name in ("parts #1", "no", "elpv"):
+        for kind in ("normal", "anomaly"):
+            (tmp_path / name / kind).mkdir(parents=True)
+            for number in range(3):
+                pixels = np.full((40, 40), 50 * number + len(kind), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / name / kind / f"{number}.png")
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    monkeypatch.delenv("SPDLIB_RUNS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    executed = []
+    monkeypatch.setattr(
+        execution, "execute", lambda path, output, given, log: executed.append((output, given))
+    )
+    return executed
+
+
+def test_every_notebook_gets_what_it_declares_of_a_data_set(project, tmp_path):
+    assert notebooks.main(["run", "--dataset", "parts #1"]) == 0
+    place = str(tmp_path / "parts #1")
+    runs = tmp_path / "runs" / "parts #1"
+    assert project == [
+        (runs / "03_looks.ipynb", {"categories": None, "dataset": place}),
+        (runs / "07_reads.ipynb", {"dataset": place}),
+    ]
+
+
+def test_a_known_name_stays_one_beside_a_folder_that_is_called_so(project, tmp_path):
+    assert notebooks.main(["run", "03", "--dataset", "elpv", "--categories", "mono"]) == 0
+    output, given = project[0]
+    assert output == tmp_path / "runs" / "03_looks.ipynb"
+    assert given == {"dataset": "elpv", "categories": ["mono"]}
+
+
+def test_a_parameter_goes_to_the_notebooks_that_have_it(project, tmp_path):
+    assert notebooks.main(["run", "-p", "dataset", "no", "-p", "size", "96"]) == 0
+    assert [given for _, given in project] == [{"dataset": "no", "size": 96}, {"dataset": "no"}]
+    assert project[0][0] == tmp_path / "runs" / "no" / "03_looks.ipynb"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--dataset", "nowhere"], "'nowhere': neither a known name nor a folder"),
+        (["--dataset", "parts #1", "--categories", "nuts"], "nuts"),
+        (["07", "-p", "size", "96"], "size: unknown parameter"),
+        (["-p", "tabel", "8"], "tabel: unknown parameter; did you mean 'table'?"),
+        (["-p", "size", "[1"], "size: input should be a valid integer, unable to parse"),
+        (["-p", "categories", "mono"], "categories: input should be a valid list, not 'mono'"),
+        (["99"], "no notebook '99'"),
+    ],
+)
+def test_what_cannot_run_is_said_before_anything_does(given, message, project, capsys):
+    assert notebooks.main(["run", *given]) == 1
+    assert message in capsys.readouterr().err
+    assert not project
+
+
+def test_names_that_are_no_utf8_and_braces_reach_the_kernel(tmp_path):
+    source = "import os\nprint(os.path.exists(dataset), len(dataset))"
+    notebook = write_notebook(tmp_path / "{in}.ipynb", source, parameters="dataset: str = None")
+    odd = tmp_path / os.fsdecode(b"Pr\xfcf'\"{ling} #1\n")
+    odd.touch()
+    output = tmp_path / "runs {dataset}" / "out.ipynb"
+    nb = execution.execute(notebook, output, {"dataset": str(odd)})
+    assert nb.cells[-1].outputs[0].text == f"True {len(str(odd))}\n"
+    assert output.is_file() and output.with_suffix(".html").is_file()
+
+
+def test_a_failing_notebook_stops_the_run_and_is_there_to_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SPDLIB_RUNS", str(tmp_path / "runs"))
+    bad = write_notebook(tmp_path / "a.ipynb", "print('so far')", "1 / 0", parameters="x: int = 1")
+    assert notebooks.main(["run", "--verbose", str(bad), str(bad), "-p", "x", "2"]) == 1
+    told = capsys.readouterr()
+    assert "so far" in told.out
+    assert told.err == (
+        "failed: cell 4: ZeroDivisionError: division by zero\n      see runs/a.html\n"
+    )
+    assert "so far" in (tmp_path / "runs" / "a.html").read_text()

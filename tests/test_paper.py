@@ -86,8 +86,6 @@ def test_suspect_and_inferred_values_are_marked_wherever_they_appear():
             pair = (gain.baseline, f"{gain.baseline}+SPD")
             suspect = any(value(number, gain.subset, p, gain.metric)[1] for p in pair)
             assert gain.suspect == suspect == gain.text.endswith("?")
-    means = paper.layout(paper.group_means(8), index=["group"], show="suspect")
-    assert means["SimSiam", "AU-PR"].all() and not means["SimSiam", "AU-ROC"].any()
 
 
 @pytest.mark.parametrize("number", paper.TABLES)
@@ -104,21 +102,6 @@ def test_gains_and_their_signs_against_a_loop(number):
         assert found.down == sum(b < a for a, b in pairs)
         assert found.level == sum(b == a for a, b in pairs)
         assert found["mean"] == pytest.approx(sum(b - a for a, b in pairs) / 12)
-
-
-def test_group_means_against_a_loop():
-    for number, (group, subsets) in itertools.product((7, 13), GROUPED.items()):
-        found = paper.layout(paper.group_means(number), index=["group"])
-        for pretraining, metric in itertools.product(paper.PRETRAININGS, paper.METRICS):
-            values = [value(number, subset, pretraining, metric)[0] for subset in subsets]
-            assert found.loc[group, (pretraining, metric)] == pytest.approx(sum(values) / 4)
-
-
-GROUPED = {
-    "Complex structure": ["PCB1", "PCB2", "PCB3", "PCB4"],
-    "Multiple instances": ["Macaroni1", "Macaroni2", "Capsules", "Candles"],
-    "Single instance": ["Cashew", "Chewing gum", "Fryum", "Pipe fryum"],
-}
 
 
 @pytest.mark.parametrize("number", [7, 8])

@@ -143,8 +143,8 @@ def test_one_run_has_the_interval_of_its_images_and_no_verdict(rows):
 
 def test_what_is_comparable_is_said(rows):
     prepared = comparison.prepare(rows)
-    imagenet = {"images": comparison.IMAGENET_IMAGES, "data": "imagenet", "weights": "random"}
-    elpv = {"images": 1000, "data": "elpv", "weights": "imagenet"}
+    imagenet = {"images": comparison.IMAGENET_IMAGES, "dataset": "imagenet", "weights": "random"}
+    elpv = {"images": 1000, "dataset": "elpv", "weights": "imagenet"}
     found = comparison.comparable(prepared, {"simsiam": elpv}).set_index("method")
     assert set(found["to be compared with the paper"]) == {"signs of gains only"}
     assert found.loc["simsiam", "pretraining data"] == "elpv (1,000 images), from ImageNet weights"

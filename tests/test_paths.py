@@ -16,6 +16,41 @@ def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
     assert list(target.parent.iterdir()) == [target]
 
 
+def test_replacing_a_folder_keeps_the_old_one_when_filling_fails(tmp_path):
+    target = tmp_path / "made" / "here"
+    with paths.replacing_folder(target) as temporary:
+        (temporary / "old").touch()
+    with pytest.raises(RuntimeError, match="half-way"), paths.replacing_folder(target) as temporary:
+        (temporary / "new").touch()
+        raise RuntimeError("half-way")
+    assert [path.name for path in target.iterdir()] == ["old"]
+    with paths.replacing_folder(target) as temporary:
+        (temporary / "new").touch()
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert list(target.parent.iterdir()) == [target]
+    beside = tmp_path / "ordinary"
+    beside.mkdir()
+    assert target.stat().st_mode == beside.stat().st_mode
+
+
+def test_need_room_says_how_much_is_missing(tmp_path):
+    paths.need_room(tmp_path, 0)
+    with pytest.raises(OSError, match=r"1,000,000,000 MB are needed, .* MB are free"):
+        paths.need_room(tmp_path, 10**15)
+
+
+def test_each_data_set_has_runs_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.delenv("SPDLIB_RUNS", raising=False)
+    usual = paths.root() / "runs"
+    assert paths.runs() == paths.runs("elpv") == usual
+    (tmp_path / "mine" / "normal").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine" / "normal")
+    assert paths.results("..") == usual / "mine" / "results"
+    assert paths.encoders(tmp_path / "results") == usual / "results_data" / "encoders"
+    monkeypatch.setenv("SPDLIB_RUNS", str(tmp_path / "{own}"))
+    assert paths.runs("visa") == tmp_path / "{own}"
+
+
 def test_need_names_the_file_and_its_maker(tmp_path, monkeypatch):
     monkeypatch.setenv("SPDLIB_RUNS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"^runs/encoders/x is not there yet: run 02 first"):

@@ -4,24 +4,26 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-import nbformat
 import pandas as pd
 import psutil
 import pytest
+from notebook_files import write_notebook
 
-from spdlib import notebooks, paths, results
-from spdlib.sweep import executors, grids, runner
-from spdlib.sweep import sweeping as sweep
+from spdlib import execution, paths, results, sweep
 
 PARAMETERS = """\
 x: int = 1  # what is measured; 13 fails unless the file `mended` is there
 label: str = "a"  # any text
 scale: float | None = None  # a number or nothing
-wait: bool = False  # for the file `go`
+wait: bool = False  # for the file `go`; wait=True waits
 seed: int = 0  # of nothing
+categories: list[str] | None = None  # of nothing
 interactive: bool = True  # explorers
 """
 WORK = """\
@@ -50,14 +52,6 @@ about = {"threads": os.environ["OMP_NUM_THREADS"],
 """
 
 
-def write_notebook(path, parameters=PARAMETERS, work=WORK):
-    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
-    nb = nbformat.v4.new_notebook(cells=[first, nbformat.v4.new_code_cell(work)])
-    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "3", "language": "python"}
-    nbformat.write(nb, path)
-    return path
-
-
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """A notebook, and folders of its own for runs and data."""
@@ -67,62 +61,105 @@ def toy(tmp_path, monkeypatch):
     paths.encoders().mkdir(parents=True)
     for name in ("shared", "other"):
         (paths.encoders() / f"{name}.safetensors").write_text("original")
-    return write_notebook(tmp_path / "toy.ipynb")
+    return write_notebook(tmp_path / "toy.ipynb", WORK, parameters=PARAMETERS)
 
 
 def test_grids_expand_to_all_combinations():
     grid = {"a": [1, 2], "b": ["x", "y", "z"], "c": 0.5, "d": [[1, 2]]}
     expected = [dict(a=a, b=b, c=0.5, d=[1, 2]) for a, b in itertools.product([1, 2], "xyz")]
-    assert grids.expand(grid) == expected
-    assert grids.expand([{"a": [1, 2]}, {"a": 2}, {"b": 1}]) == [{"a": 1}, {"a": 2}, {"b": 1}]
-    assert grids.expand({}) == [{}]
+    assert sweep.expand(grid) == expected
+    assert sweep.expand([{"a": [1, 2]}, {"b": 1}]) == [{"a": 1}, {"a": 2}, {"b": 1}]
+    assert sweep.expand({}) == [{}]
 
 
 def test_names_of_runs_are_told_apart_and_fit_a_file_system():
     values = [1, 1.0, "1", True, "True", None, "None", "null", "a b", "a_b", "a/b", "../a", "", "é",
               ["a", "b"], "a+b", ["a"], "a", "x=1,y=2", "l" * 300, "l" * 301, [[1], 2], [1, 2],
               {"k": 1}]  # fmt: skip
-    names = [grids.name({"x": value}) for value in values]
+    names = [sweep.name({"x": value}) for value in values]
     assert len(set(names)) == len(values)
     assert all(len(name) < 180 and "/" not in name and name.isascii() for name in names)
-    assert grids.name({"b": 1, "a": "poly"}, order=["a", "b"]) == "a=poly,b=1"
+    assert sweep.name({"b": 1, "a": "poly"}, order=["a", "b"]) == "a=poly,b=1"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("sead: [1, 2]", r"sead: unknown parameter; did you mean 'seed'\?"),
-        ("{x: [1, two], seed: 0.5}", r"seed: .*integer.*not 0\.5\n  x: .*integer.*not 'two'"),
-        ("interactive: 'true'", "interactive: .*boolean.*not 'true'"),
-        ("x: [[1, 2]]", r"x: .*integer.*not \[1, 2\]"),
+        ("{x: [1, two], seed: 0.5}", r"seed: .*integer.*not '0\.5'\n  x: .*integer.*not 'two'"),
+        ("interactive: maybe", "interactive: .*boolean.*not 'maybe'"),
+        ("x: [[1, 2]]", r"x: .*integer, not \['1', '2'\]"),
         ("x: []", "x has an empty list of values"),
         ("[1, 2]", "a grid gives lists of values by parameter"),
-        ("x: 2024-01-01", "numbers, text, lists or null are needed"),
-        ("x: [1", "is not YAML"),
+        ("x: 2024-01-01", "x: .*integer.*, not '2024-01-01'"),
+        ("x: [1", r"grid\.yaml: not YAML"),
+        ("categories: [mono]", "categories: .*list, not 'mono'"),
     ],
 )
 def test_a_grid_that_does_not_fit_starts_nothing(text, message, toy, tmp_path):
     (tmp_path / "grid.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
-        sweep.sweep(toy, grids.load(tmp_path / "grid.yaml"))
+        sweep.sweep(toy, sweep.load(tmp_path / "grid.yaml"))
     assert not (paths.runs() / "sweeps").exists()
 
 
-def test_yaml_numbers_are_numbers(toy, tmp_path):
-    (tmp_path / "grid.yaml").write_text("scale: [1e-3, 2, 0.5, null]")
-    grid = grids.load(tmp_path / "grid.yaml")
-    assert grid == {"scale": [0.001, 2, 0.5, None]}
-    grids.check(toy, grids.expand(grid))
+def test_text_of_a_grid_is_read_by_the_declared_type(toy, tmp_path):
+    (tmp_path / "grid.yaml").write_text(
+        "{scale: [1e-3, 2, null], label: [01, no, 2024-01-31], categories: [[01, mono], null]}"
+    )
+    runs = [run.parameters for run in sweep.plan(toy, sweep.load(tmp_path / "grid.yaml"))]
+    assert {run["scale"] for run in runs} == {0.001, 2.0, None}
+    assert {run["label"] for run in runs} == {"01", "no", "2024-01-31"}
+    assert [run["categories"] for run in runs[:2]] == [["01", "mono"], None]
 
 
-@pytest.mark.parametrize("path", notebooks.find(), ids=lambda path: path.stem[:2])
-def test_the_projects_notebooks_are_checked_by_their_own_models(path):
-    known = grids.declared(path)
-    assert known.model is not None
-    assert set(known.defaults) == set(known.model.model_fields) == set(known.annotations)
-    grids.check(path, [{}])
-    with pytest.raises(ValueError, match=r"seed: .*greater than or equal to 0, not -1"):
-        grids.check(path, [{"seed": 1}, {"seed": -1}])
+def test_runs_that_are_the_same_are_planned_once(toy):
+    runs = sweep.plan(toy, [{"x": ["1", "01"]}, {"x": 1}, {"x": 2}])
+    assert [run.parameters for run in runs] == [{"x": 1}, {"x": 2}]
+    assert [run.setting for run in runs] == [{}, {"x": 2}]
+
+
+def test_runs_read_the_encoders_of_their_own_data_set(tmp_path, monkeypatch):
+    monkeypatch.delenv("SPDLIB_RUNS", raising=False)
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    notebook = write_notebook(tmp_path / "n.ipynb", parameters='dataset: str = "elpv"\nx: int = 1')
+    runs = tmp_path / "runs"
+    one, two = sweep.plan(notebook, {"dataset": ["elpv", "/parts"]})
+    assert (one.encoders, two.encoders) == (runs / "encoders", runs / "parts" / "encoders")
+    assert one.folder.parent == two.folder.parent == runs / "sweeps" / "n"
+    (alone,) = sweep.plan(notebook, {"dataset": "/parts"})
+    assert alone.folder.parent == runs / "parts" / "sweeps" / "n"
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("batch #2", ["batch #2"]),
+        ("lot: 7", ["lot: 7"]),
+        ("[a, 01]", ["a", "01"]),
+        ('["[a]"]', ["[a]"]),
+        ("[a", ["[a"]),
+        ("@home", ["@home"]),
+        ("{a}", ["{a}"]),
+    ],
+)
+def test_text_on_the_command_line_is_text_or_a_list_of_it(text, values, toy, monkeypatch):
+    monkeypatch.setattr(sweep, "sweep", lambda notebook, grid, *more, **named: 1 / 0)
+    planned = []
+    plan = sweep.plan
+    monkeypatch.setattr(sweep, "plan", lambda *given: planned.extend(plan(*given)) or planned)
+    assert sweep.main([str(toy), "-p", "label", text, "--list"]) == 0
+    assert [run.parameters["label"] for run in planned] == values
+    assert all(run.folder.parent == paths.runs() / "sweeps" / "toy" for run in planned)
+
+
+@pytest.mark.parametrize("path", execution.find(), ids=lambda path: path.stem[:2])
+def test_the_projects_notebooks_declare_what_a_sweep_can_check(path):
+    known = execution.declared(path)
+    assert {"seed", "interactive"} < set(known)
+    assert all(parameter.kind is not Any for parameter in known.values())
+    with pytest.raises(ValueError, match=r"seed: .*integer.*, not 'one'"):
+        sweep.plan(path, {"seed": [1, "one"]})
 
 
 def test_the_command_line_lists_and_refuses(toy, capsys, tmp_path):
@@ -131,7 +168,7 @@ def test_the_command_line_lists_and_refuses(toy, capsys, tmp_path):
     assert sweep.main([str(toy), "-p", "y", "1"]) == 2
     assert "y: unknown parameter" in capsys.readouterr().err
     assert sweep.main([str(tmp_path / "none.ipynb")]) == 2
-    assert "no notebook at" in capsys.readouterr().err
+    assert "no notebook" in capsys.readouterr().err
     assert sweep.main([str(toy), "--memory", "much"]) == 2
     assert "memory: 'much' is not a size" in capsys.readouterr().err
     assert not (paths.runs() / "sweeps").exists()
@@ -140,17 +177,19 @@ def test_the_command_line_lists_and_refuses(toy, capsys, tmp_path):
 def test_memory_and_threads_bound_the_runs_at_once(monkeypatch):
     free = 10e9
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("", (), {"available": free}))
-    monkeypatch.setattr(executors, "cores", lambda: 12)
-    with executors.executor(8, None, "3GB") as (_, at_once, threads):
-        assert (at_once, threads) == (3, 4)
-    with executors.executor(2, None, 3e9) as (_, at_once, threads):
-        assert (at_once, threads) == (2, 6)
-    with executors.executor(8, 5, None) as (_, at_once, threads):
-        assert (at_once, threads) == (8, 5)
-    with ThreadPoolExecutor(4) as own, executors.executor(own, None, "1 GB") as place:
-        assert place == (own, 10, 3)
+    monkeypatch.setattr(sweep, "cores", lambda: 12)
+
+    def at_once(on, threads, memory):
+        with sweep._executor(on, threads, sweep._bytes(memory)) as (executor, threads):
+            return executor._max_workers, threads
+
+    assert at_once(8, None, "3GB") == (3, 4)
+    assert at_once(2, None, 3e9) == (2, 6)
+    assert at_once(8, 5, None) == (8, 5)
+    with ThreadPoolExecutor(4) as own, sweep._executor(own, None, 0) as place:
+        assert place == (own, 3)
     with pytest.raises(ValueError, match=r"memory: 11\.0 GB a run, but 10\.0 GB are free"):
-        executors.executor(1, None, "11GB").__enter__()
+        at_once(1, None, "11GB")
 
 
 @pytest.mark.slow
@@ -187,7 +226,7 @@ def test_a_failing_run_stops_no_other_and_only_what_failed_runs_again(toy, capsy
     assert back.setting.fillna("").tolist() == ["", "x=13"]
     # Another version of the notebook makes both old, and so does another value.
     assert all(run.is_done for run in sweep.plan(toy, {"x": [1, 13]}))
-    write_notebook(toy, work=WORK + "\n# better")
+    write_notebook(toy, WORK + "\n# better", parameters=PARAMETERS)
     assert not any(run.is_done for run in sweep.plan(toy, {"x": [1, 13]}))
 
 
@@ -203,28 +242,40 @@ def test_a_dask_cluster_finishes_what_a_killed_worker_began(toy):
         workers = set(client.run(os.getpid).values())
         assert len(workers) == 2 and os.getpid() not in workers
         swept = aside.submit(sweep.sweep, toy, grid, client)
-        folder = paths.runs() / "sweeps" / "toy" / "x=1,wait=True"
-        killed = wait_for(lambda: swept.done() or kernel_of(folder))
-        worker = runner.read(folder)["worker"]
+        folder = paths.runs() / "sweeps" / "toy" / "x=1,wait=true"
+        killed = wait_for(lambda: swept.done() or run_in(folder))
+        worker = psutil.Process(killed[0]).ppid()
         assert worker in workers
         os.kill(worker, signal.SIGKILL)
         wait_for(lambda: not any(psutil.pid_exists(pid) for pid in killed))
         (paths.data() / "go").touch()
         table = swept.result(timeout=600)
     assert table.state.tolist() == ["done"] * 2, table.error.tolist()
-    assert table.threads.tolist() == [max(1, executors.cores() // 2)] * 2
-    assert runner.read(folder)["worker"] != worker
+    assert table.threads.tolist() == [max(1, sweep.cores() // 2)] * 2
     found = sweep.collect(folder.parent).sort_values("x")
     assert found.value.tolist() == [0.01, 0.02]
     assert not sweep.sweep(toy, grid, on="tcp://nowhere:1").empty  # nothing left to connect for
 
 
-def kernel_of(folder):
+@pytest.mark.slow
+def test_an_interrupted_sweep_ends_its_runs(toy):
+    command = [sys.executable, "-m", "spdlib.sweep", str(toy), "-p", "wait", "true"]
+    folder = paths.runs() / "sweeps" / "toy" / "wait=true"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        running = wait_for(lambda: run_in(folder))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in running))
+    assert not any(run.is_done for run in sweep.plan(toy, {"wait": True}))
+
+
+def run_in(folder):
     """The process of a run and its kernel, once both are there."""
     for process in psutil.process_iter(["cmdline"]):
-        if (process.info["cmdline"] or [])[-1:] == [str(folder)]:
+        if "spdlib.notebooks" in (process.info["cmdline"] or []):
             children = process.children(recursive=True)
-            return [process.pid, *(child.pid for child in children)] if children else None
+            if process.environ().get("SPDLIB_RUNS") == str(folder) and children:
+                return [process.pid, *(child.pid for child in children)]
     return None
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import stats
 from torchvision import tv_tensors
 
-from spdlib import results, twoclass
+from spdlib import intervals, results, twoclass
 from spdlib.datasets import SampleImages
 from spdlib.datasets.samples import make_table
 from spdlib.encoders import load_encoder
@@ -32,7 +32,7 @@ from spdlib.twoclass.augmentation import (
     augmentation,
     batch_order,
 )
-from spdlib.twoclass.models import UNET_ENCODERS, focal_loss
+from spdlib.twoclass.models import focal_loss
 from spdlib.twoclass.presets import table as preset_table
 
 SIZE = 64
@@ -156,12 +156,6 @@ def test_the_unet_carries_the_encoders_weights(name):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
         assert model(x).shape == (2, 64, 96)
     assert all(p.requires_grad for p in model.parameters())
-
-
-def test_every_encoder_has_a_unet():
-    from spdlib.encoders import ARCHITECTURES
-
-    assert set(UNET_ENCODERS) == set(ARCHITECTURES)
 
 
 def test_a_classifier_is_the_encoder_and_a_head(encoder):
@@ -374,8 +368,10 @@ def test_probes_of_splits_are_scored_on_their_test_images(images):
     assert (rows.value == 1).all()
     assert rows.protocol.unique().tolist() == ["2-class 1-shot", "2-class high-shot"]
     assert rows.draw.isna().tolist() == [False] * 4 + [True] * 4
-    few = shots.thin(table, 3)
-    assert few.groupby("label").size().tolist() == [3, 3] and len(shots.thin(table, None)) == 10
+    few = shots.subsample(table, 3)
+    assert (
+        few.groupby("label").size().tolist() == [3, 3] and len(shots.subsample(table, None)) == 10
+    )
     normal = shots.never_tested(table, splits, most=99)
     for split in splits.values():
         assert set(normal.path).isdisjoint(shots.test_images(split).path)
@@ -422,10 +418,10 @@ def test_paired_differences_are_the_t_tests():
     (row,) = paired.differences(table).itertuples()
     expected = stats.ttest_rel(ours, theirs).confidence_interval()
     assert (row.low, row.high) == pytest.approx((expected.low, expected.high))
-    assert row.mean == pytest.approx(np.mean(ours - theirs)) and row.draws == 5
+    assert row.mean == pytest.approx(np.mean(ours - theirs)) and row.n == 5
     shuffled = paired.differences(table.sample(frac=1, random_state=0))
     assert shuffled["mean"].item() == pytest.approx(row.mean)
-    alone = paired.over_draws(table).set_index("method")
+    alone = intervals.of_means(table, [*paired.GROUP, "method"]).set_index("method")
     assert alone.loc["simsiam", "std"] == pytest.approx(np.std(ours, ddof=1))
     assert alone.loc["simsiam", "high"] - alone.loc["simsiam", "low"] > 3 * (row.high - row.low)
     with pytest.raises(ValueError, match="imagenet lacks draw 4"):
@@ -435,15 +431,3 @@ def test_paired_differences_are_the_t_tests():
     with pytest.raises(ValueError, match="twice"):
         paired.differences(pd.concat([table, table.head(1)]))
     assert set(paired.GROUP) <= set(results.COLUMNS)
-
-
-def test_bootstrap_of_a_difference_is_paired():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 120)
-    scores = labels + rng.normal(size=120)
-    same = paired.bootstrap_difference(labels, scores, 3 * scores + 1, repeats=50)
-    assert same == pytest.approx((0, 0, 0), abs=1e-12)
-    worse = scores + 1.5 * rng.normal(size=120)
-    difference, low, high = paired.bootstrap_difference(labels, scores, worse, repeats=200)
-    assert 0 < low < difference < high
-    assert difference == pytest.approx(aupr(labels, scores) - aupr(labels, worse))

@@ -5,9 +5,9 @@ one row a sample. A protocol is a function from table to table.
 """
 
 from spdlib.datasets.check import check, problems
+from spdlib.datasets.defects import painted
 from spdlib.datasets.elpv import elpv, elpv_painted
-from spdlib.datasets.folder import folder
-from spdlib.datasets.mvtec import mvtec
+from spdlib.datasets.layouts import folder, mvtec
 from spdlib.datasets.registry import load
 from spdlib.datasets.samples import COLUMNS, SampleImages, loader
 from spdlib.datasets.visa import download_visa, visa
@@ -25,6 +25,7 @@ __all__ = [
     "load",
     "loader",
     "mvtec",
+    "painted",
     "problems",
     "visa",
 ]

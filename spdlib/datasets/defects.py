@@ -10,8 +10,8 @@ import hashlib
 import json
 import shutil
 import tempfile
+import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,18 @@ from PIL import Image
 
 from spdlib import paths
 from spdlib.datasets.painters import MARGIN, PAINTERS, mottle
-from spdlib.datasets.samples import make_table, read_image
+from spdlib.datasets.reading import threads
+from spdlib.datasets.samples import levels_of, make_table, read_image, sample
 
 KINDS = tuple(PAINTERS)
-VERSION = 1  # of the painting; part of the digest, so that a change of it paints anew
+VERSION = 2  # of the painting; part of the digest, so that a change of it paints anew
 AREA = (0.001, 0.05)  # of a mask, relative to the image
 VISIBLE = 6  # grey levels by which a painted pixel differs at least
+DRAWN = 1024  # pixels; on larger images a defect is drawn at this side, then enlarged
+STRIP = 256  # rows of an image that are painted on at once
+AT_ONCE = 1  # megapixels in memory, or else one image
 MANIFEST = "painted.json"
+ELPV_KEYS = {"mono": 0, "poly": 1}  # of their draws, which stay as they first were
 
 
 def paint(
@@ -71,24 +76,47 @@ def paint(
     normal = table[table.label == 0]
     if normal.empty:
         raise ValueError("table: it holds no normal samples to paint on")
-    sources = [str(path) for path in normal.path]
-    digest = _digest(sources, kinds, seed)
+    digest = _digest(normal, kinds, seed)
     folder = Path(folder) if folder else paths.data() / "painted" / digest
     defects = [kinds[row % len(kinds)] for row in range(len(normal))]
     if not _is_there(folder, digest):
-        _write(folder, digest, sources, defects, seed)
-    rows = [
-        {
-            "path": str(folder / "images" / f"{row:05d}.png"),
-            "mask_path": str(folder / "masks" / f"{row:05d}.png"),
-            "label": 1,
-            "category": category,
-            "defect": defect,
-            "split": "test",
-        }
-        for row, (category, defect) in enumerate(zip(normal.category, defects, strict=True))
-    ]
+        _write(folder, digest, normal, defects, seed)
+    rows = []
+    for row, (category, defect) in enumerate(zip(normal.category, defects, strict=True)):
+        image, mask = (folder / kind / f"{row:05d}.png" for kind in ("images", "masks"))
+        rows.append(sample(image, 1, category, defect, "test", mask))
     return make_table(rows)
+
+
+def painted(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """A table's normal samples, with defects painted on half of those held out for testing.
+
+    The other half are the normal test samples. For segmentation where there are no masks;
+    anomalies in the table are left out.
+
+    Args:
+        table: A table of samples.
+        seed: Seed for the halves and for the defects.
+
+    Returns:
+        A table of samples, category by category; every anomaly has a mask and a ``defect`` that
+        begins with "painted". A category with one held-out image has no anomalies.
+
+    Raises:
+        ValueError: An image does not decode, or is too small for a defect.
+    """
+    parts = []
+    for category, rows in table[table.label == 0].groupby("category"):
+        test = np.flatnonzero(rows.split == "test")
+        # Files may lie in the order of their production: halves are drawn at random.
+        key = ELPV_KEYS.get(category, zlib.crc32(str(category).encode()))
+        drawn = np.random.default_rng([seed, key, 1]).permutation(test)[: len(test) // 2]
+        parts.append(rows.iloc[np.delete(np.arange(len(rows)), drawn)])
+        if len(drawn):
+            parts.append(paint(rows.iloc[np.sort(drawn)], seed=seed))
+    found = pd.concat(parts, ignore_index=True) if parts else table.head(0)
+    found.attrs = table.attrs
+    return found
 
 
 def paint_image(image: np.ndarray, kind: str, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -111,31 +139,68 @@ def paint_image(image: np.ndarray, kind: str, rng: Generator) -> tuple[np.ndarra
     (True, True)
     """
     height, width = image.shape[:2]
-    light = image.astype(np.float32)
-    inside = np.zeros((height, width), bool)
-    top, left = round(MARGIN * height), round(MARGIN * width)
-    inside[top : height - top, left : width - left] = True
+    shrunk = max(1.0, max(height, width) / DRAWN)
+    shape = (max(1, round(height / shrunk)), max(1, round(width / shrunk)))
+    inside = np.zeros(shape, bool)
+    top, left = round(MARGIN * shape[0]), round(MARGIN * shape[1])
+    inside[top : shape[0] - top, left : shape[1] - left] = True
     for attempt in range(100):
-        alpha, dark = PAINTERS[kind](rng, (height, width))
-        alpha = alpha * mottle(rng, (height, width)) * inside
-        alpha = alpha.reshape(height, width, *[1] * (image.ndim - 2))
+        alpha, dark = PAINTERS[kind](rng, shape)
+        alpha = alpha * mottle(rng, shape) * inside
         # Dark defects let less light through, bright ones add some. On black only bright shows.
-        dark = dark and attempt < 50
-        change = -light * alpha if dark else (255 - light) * alpha
-        painted = np.rint(light + change).astype(np.uint8)
-        # A shape fades at its border: what nobody would see is left as it was.
-        difference = np.abs(painted - light).reshape(height, width, -1).max(2)
-        mask = difference >= VISIBLE
+        painted, mask = _blend(image, alpha, dark and attempt < 50)
         if AREA[0] <= mask.mean() <= AREA[1]:
-            painted[~mask] = image[~mask]
             return painted, mask
     raise ValueError(f"no {kind} shows on an image of {width} x {height} pixels")
 
 
-def _digest(sources: Sequence[str], kinds: Sequence[str], seed: int) -> str:
-    files = [(path, Path(path).stat().st_size if Path(path).exists() else 0) for path in sources]
+def _blend(image: np.ndarray, alpha: np.ndarray, dark: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The image with ``alpha`` of its light taken or of the missing light added, and where.
+
+    Strip by strip and only where there is a defect, so that a large image is never held as
+    floats.
+    """
+    painted, mask = image.copy(), np.zeros(image.shape[:2], bool)
+    for top in range(0, len(mask), STRIP):
+        share = _strip(alpha, mask.shape, top)
+        where = np.nonzero(share)
+        if not len(where[0]):
+            continue
+        light = image[top : top + STRIP][where].astype(np.float32)
+        share = share[where].reshape(-1, *[1] * (image.ndim - 2))
+        change = -light * share if dark else (255 - light) * share
+        changed = np.rint(light + change).astype(np.uint8)
+        # A shape fades at its border: what nobody would see is left as it was.
+        seen = np.abs(changed - light).reshape(len(light), -1).max(1) >= VISIBLE
+        rows, columns = where[0][seen] + top, where[1][seen]
+        painted[rows, columns], mask[rows, columns] = changed[seen], True
+    return painted, mask
+
+
+def _strip(alpha: np.ndarray, shape: tuple[int, int], top: int) -> np.ndarray:
+    """Rows of ``alpha`` at the resolution of an image of another shape."""
+    if alpha.shape == shape:
+        return alpha[top : top + STRIP]
+    bottom = min(top + STRIP, shape[0])
+    first, last = (row * alpha.shape[0] / shape[0] for row in (top, bottom))
+    whole = Image.fromarray(alpha.astype(np.float32))
+    box = (0, first, alpha.shape[1], last)
+    return np.asarray(whole.resize((shape[1], bottom - top), Image.Resampling.BILINEAR, box))
+
+
+def _digest(normal: pd.DataFrame, kinds: Sequence[str], seed: int) -> str:
+    """Of what is painted on, by content: a folder may move, and files may be replaced."""
+    files = [(_content(row.path), levels_of(row)) for row in normal.itertuples()]
     text = json.dumps([VERSION, files, list(kinds), seed])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _content(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path}: the image does not decode ({error})") from None
 
 
 def _is_there(folder: Path, digest: str) -> bool:
@@ -147,24 +212,30 @@ def _is_there(folder: Path, digest: str) -> bool:
     return True
 
 
-def _write(folder: Path, digest: str, sources, defects, seed: int) -> None:
+def _write(folder: Path, digest: str, normal: pd.DataFrame, defects, seed: int) -> None:
     """Paints into a folder beside, which takes the place of ``folder`` when all is done."""
+    sources = [str(path) for path in normal.path]
+    levels = [levels_of(row) for row in normal.itertuples()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
 
     def one(row: int) -> None:
-        pixels = read_image(sources[row]).permute(1, 2, 0).numpy()
+        pixels = read_image(sources[row], levels[row]).permute(1, 2, 0).numpy()
         # Grey images stay grey.
         grey = (pixels == pixels[..., :1]).all()
         rng = np.random.default_rng([seed, row])
-        painted, mask = paint_image(pixels[..., 0] if grey else pixels, defects[row], rng)
-        Image.fromarray(painted).save(beside / "images" / f"{row:05d}.png")
-        Image.fromarray((255 * mask).astype(np.uint8)).save(beside / "masks" / f"{row:05d}.png")
+        try:
+            painted, mask = paint_image(pixels[..., 0] if grey else pixels, defects[row], rng)
+        except ValueError as error:
+            raise ValueError(f"{sources[row]}: {error}; remove it") from None
+        for name, image in (("images", painted), ("masks", mask.astype(np.uint8) * 255)):
+            file = beside / name / f"{row:05d}.png"
+            Image.fromarray(image).save(file, compress_level=1)
 
     try:
         (beside / "images").mkdir()
         (beside / "masks").mkdir()
-        with ThreadPoolExecutor() as pool:
+        with threads(sources, AT_ONCE) as pool:
             list(pool.map(one, range(len(sources))))
         manifest = {"digest": digest, "seed": seed, "defects": defects, "sources": sources}
         (beside / MANIFEST).write_text(json.dumps(manifest, indent=1))

@@ -1,20 +1,26 @@
-"""Fetching a large file so that nothing is fetched twice.
+"""Fetching a large archive so that nothing is fetched twice, and unpacking it.
 
 A download that breaks goes on where it stopped, now or at the next call. What arrives is used
-only if its SHA-256 is the expected one.
+only if its SHA-256 is the expected one. Nothing is unpacked outside its folder or by half.
 """
 
 import hashlib
 import http.client
+import json
 import shutil
+import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 
-from spdlib.progress import Bar
+from spdlib.paths import need_room
+from spdlib.progress import Bar, track
 
 CHUNK = 1 << 20
+MARKER = ".unpacked.json"
 
 
 def fetch(url: str, path: str | Path, sha256: str, attempts: int = 5, wait: float = 1.0) -> Path:
@@ -123,8 +129,52 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def need_room(folder: Path, size: int) -> None:
-    """Raises OSError where a disk has less than ``size`` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise OSError(f"{folder}: {size / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
+def unpack(archive: str | Path, folder: str | Path, sha256: str) -> Path:
+    """Unpacks a tar archive into a new folder, all of it or nothing.
+
+    Args:
+        archive: The archive, compressed or not.
+        folder: Where its content goes; it must not hold anything.
+        sha256: The archive's digest, noted in the folder for :func:`is_unpacked`.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        ValueError: A member would land outside the folder, is a device or a link that leads
+            outside; or the archive is damaged. Nothing is left then.
+        OSError: The folder holds something, or the disk has not enough room.
+    """
+    archive, folder = Path(archive), Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        folder.rmdir()
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        with tarfile.open(archive) as tar:
+            members = tar.getmembers()
+            need_room(folder.parent, sum(member.size for member in members))
+            for member in track(members, f"unpacking {archive.name}", "files"):
+                tar.extract(member, beside, filter="data")
+        marker = {"sha256": sha256, "files": _count(beside)}
+        (beside / MARKER).write_text(json.dumps(marker))
+        beside.chmod(0o755)
+        beside.rename(folder)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(f"{archive}: damaged or unsafe ({error})") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def is_unpacked(folder: str | Path, sha256: str) -> bool:
+    """Whether :func:`unpack` has filled a folder from this archive, and all its files are there."""
+    try:
+        marker = json.loads((Path(folder) / MARKER).read_text())
+    except (OSError, ValueError):
+        return False
+    return marker["sha256"] == sha256 and _count(Path(folder)) >= marker["files"]
+
+
+def _count(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.rglob("*") if path.name != MARKER)

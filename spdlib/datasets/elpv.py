@@ -11,7 +11,7 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from spdlib.datasets.defects import paint
+from spdlib.datasets.defects import painted
 from spdlib.datasets.samples import COLUMNS
 
 CATEGORIES = ("mono", "poly")
@@ -99,13 +99,4 @@ def elpv_painted(
     Raises:
         ValueError: As for :func:`elpv`.
     """
-    table = elpv(categories, test_fraction, seed=seed)
-    parts = []
-    for category, rows in table[table.label == 0].groupby("category"):
-        test = np.flatnonzero(rows.split == "test")
-        # Cells lie in the order of the modules they were cut from: halves are drawn at random.
-        number = CATEGORIES.index(category)
-        drawn = np.random.default_rng([seed, number, 1]).permutation(test)[: len(test) // 2]
-        clean = np.delete(np.arange(len(rows)), drawn)
-        parts += [rows.iloc[clean], paint(rows.iloc[np.sort(drawn)], seed=seed)]
-    return pd.concat(parts, ignore_index=True)
+    return painted(elpv(categories, test_fraction, seed=seed), seed)

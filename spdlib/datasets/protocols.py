@@ -18,7 +18,7 @@ CLASSES = ("normal", "anomalous")
 
 
 def one_class(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Normal samples to train on; other normal ones and all anomalies to test on.
+    """Normal samples to train on; other normal ones and all anomalies, if any, to test on.
 
     Each category keeps its own split where that is of this kind, as every data set's here is;
     otherwise 90 % of its normal samples are drawn for training.
@@ -31,7 +31,7 @@ def one_class(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         The table, with ``split`` set.
 
     Raises:
-        ValueError: A category lacks anomalies, or has fewer than two normal samples.
+        ValueError: A category has fewer than two normal samples.
 
     >>> from spdlib.datasets import elpv
     >>> one_class(elpv("poly")).groupby(["split", "label"]).size().to_dict()
@@ -45,7 +45,7 @@ def one_class(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             return train
         return _share(rows, ONE_CLASS, seed, labels=[0])
 
-    return _split(table, "one_class", draw)
+    return _split(table, "one_class", draw, needed=(0,))
 
 
 def high_shot(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -107,13 +107,13 @@ def few_shot(table: pd.DataFrame, k: int, seed: int = 0, pool_seed: int = 0) -> 
     return pooled[kept].reset_index(drop=True)
 
 
-def _split(table: pd.DataFrame, protocol: str, draw) -> pd.DataFrame:
+def _split(table: pd.DataFrame, protocol: str, draw, needed=(0, 1)) -> pd.DataFrame:
     """The table with each category split officially, or as ``draw(rows)`` says (True: train)."""
     table = table.reset_index(drop=True)
     missing = [
         f"{category} has no {CLASSES[label]} samples"
         for category, label, rows in _classes(table)
-        if not len(rows)
+        if label in needed and not len(rows)
     ]
     if missing or table.empty:
         raise ValueError(f"{protocol}: {'; '.join(missing) or 'the table is empty'}")

@@ -1,6 +1,7 @@
 """Any data set by its name or its folder, so that a notebook can take it as a parameter."""
 
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,17 +9,12 @@ import pandas as pd
 
 from spdlib import paths
 from spdlib.datasets.elpv import elpv, elpv_painted
-from spdlib.datasets.folder import folder
-from spdlib.datasets.folder import is_category as is_own
-from spdlib.datasets.mvtec import is_category as is_mvtec
-from spdlib.datasets.mvtec import mvtec
+from spdlib.datasets.files import folders
+from spdlib.datasets.layouts import folder, is_mvtec, is_own, mvtec
+from spdlib.datasets.tree import tree
 from spdlib.datasets.visa import layout, visa
 
 NAMES = ("elpv", "elpv_painted", "visa", "mvtec")
-LAYOUTS = """\
-  VisA:      split_csv/ beside the objects, or 1cls/<object>/train/good/
-  MVTec AD:  <category>/train/good/, test/<defect>/, ground_truth/<defect>/
-  your own:  normal/, anomaly/, masks/ (optional), or these in a folder per category"""
 
 
 def load(
@@ -28,17 +24,20 @@ def load(
 
     Args:
         dataset: ``"elpv"``, ``"elpv_painted"``, ``"visa"`` or ``"mvtec"`` (in ``data/``), or a
-            folder laid out like one of these or as ``normal/``, ``anomaly/``, ``masks/``. A
-            relative one is looked for in the current directory, then in the project.
+            folder laid out like one of these or as ``normal/``, ``anomaly/``, ``masks/``, or
+            else a tree of images of good parts. A relative one is looked for in the current
+            directory, then in the project.
         categories: Which ones, by default all.
-        seed: Of the split, where the data set has none of its own, and of painted defects.
+        seed: Seed for the split, where the data set has none of its own, and for painted
+            defects.
 
     Returns:
         A table of samples.
 
     Raises:
         FileNotFoundError: Neither a name nor a folder that is there.
-        ValueError: A category is unknown, the layout is not known, or there are no images.
+        ValueError: A category is unknown, the layout is not known, there are too few images,
+            or none of the masks that are there fits an image.
 
     >>> load("elpv", "mono").category.unique().tolist()
     ['mono']
@@ -52,28 +51,32 @@ def load(
     if dataset == "mvtec":
         return mvtec(categories=categories)
     root = find(dataset)
-    inside = [root, *(path for path in root.iterdir() if path.is_dir())]
+    inside = [root, *folders(root)]
     if protocol := layout(root):
         return visa(root, categories, protocol)
     if any(is_mvtec(path) for path in inside):
         return mvtec(root, categories)
     if any(is_own(path) for path in inside):
         return folder(root, categories, seed=seed)
-    raise ValueError(f"{root}: its layout is none of these:\n{LAYOUTS}")
+    return tree(root, seed=seed, categories=categories)
 
 
 def find(dataset: str | Path) -> Path:
-    """The folder that a parameter means.
+    """The folder that a parameter means, whole and without links.
 
     Raises:
         FileNotFoundError: It is not there; the message says which names are known.
+        NotADirectoryError: It is a file.
     """
-    for root in (Path(dataset).expanduser(), paths.root() / dataset):
-        if str(dataset) and root.is_dir():
-            return root
-    close = difflib.get_close_matches(str(dataset), NAMES, n=1)
+    name = str(dataset)
+    for path in (Path(os.path.expanduser(name)), paths.root() / name):
+        if name and path.is_dir():
+            return path.resolve()
+        if name and path.is_file():
+            raise NotADirectoryError(f"data set {name!r} is a file; name the folder it lies in")
+    close = difflib.get_close_matches(name.lower(), NAMES, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known names: {', '.join(NAMES)}"
-    raise FileNotFoundError(f"data set {str(dataset)!r}: neither a known name nor a folder; {hint}")
+    raise FileNotFoundError(f"data set {name!r}: neither a known name nor a folder; {hint}")
 
 
 def _given(categories) -> dict:

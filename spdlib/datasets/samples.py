@@ -2,7 +2,8 @@
 
 Columns: ``path`` of the image; ``mask_path`` of its pixel ground truth or ``None``; ``label``
 (0 normal, 1 anomaly); ``category`` (the object); ``defect`` (its type, ``"good"`` for normal
-samples); ``split`` (``"train"`` or ``"test"``).
+samples); ``split`` (``"train"`` or ``"test"``). Where images have more than 8 bits there is a
+column ``levels``: the values that become black and white, see :mod:`spdlib.datasets.reading`.
 """
 
 from collections.abc import Sequence
@@ -12,12 +13,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
+from spdlib.datasets.reading import Levels, read_image, read_mask
+
 COVERED = 0.3  # with 0.5 many slanting lines break up; with 0 patches grow by 4 %
-COLOURED = ("RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB")
+__all__ = [
+    *("COLUMNS", "SampleImages", "levels_of", "loader", "make_table", "read_image", "read_mask"),
+    *("resize_mask", "sample"),
+]
 COLUMNS = ("path", "mask_path", "label", "category", "defect", "split")
 
 
@@ -60,7 +66,8 @@ class SampleImages(Dataset):
         if row.label and isinstance(row.mask_path, str | Path):
             mask = resize_mask(read_mask(row.mask_path), self.resize)
             mask = F.center_crop(mask, [self.size, self.size])
-        image = F.resize(read_image(row.path), [self.resize, self.resize], antialias=True)
+        image = read_image(row.path, levels_of(row), self.resize)
+        image = F.resize(image, [self.resize, self.resize], antialias=True)
         return {
             "image": F.center_crop(image, [self.size, self.size]).float() / 255,
             "mask": mask,
@@ -76,40 +83,10 @@ def loader(
     return DataLoader(SampleImages(table, size), batch_size=batch_size, num_workers=workers)
 
 
-def read_image(path: str | Path, mode: str = "RGB") -> torch.Tensor:
-    """An image file as uint8 (C, H, W).
-
-    Raises:
-        ValueError: It is missing or does not decode; the message names the file.
-    """
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert(mode))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: the image does not decode ({error})") from None
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
-
-
-def read_mask(path: str | Path) -> torch.Tensor:
-    """A mask file as bool (H, W): True where it is not zero, whatever the class or colour.
-
-    Transparency is not looked at. JPEG does not keep zeros, there the upper half is True.
-
-    Raises:
-        ValueError: It is missing or does not decode; the message names the file.
-    """
-    try:
-        with Image.open(path) as image:
-            lossy = image.format == "JPEG"
-            # A palette's entries are class ids; what colour they have does not matter.
-            kept = (
-                image if image.mode in ("P", "L", "1", "I", "I;16", "F") else image.convert("RGB")
-            )
-            pixels = np.array(kept)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: the mask does not decode ({error})") from None
-    marked = pixels > (127 if lossy else 0)
-    return torch.from_numpy(marked.reshape(*marked.shape[:2], -1).any(2))
+def levels_of(row: Any) -> Levels | None:
+    """A row's levels, to hand to ``read_image``; None where its table or image has none."""
+    levels = getattr(row, "levels", None)
+    return levels if isinstance(levels, tuple) else None
 
 
 def resize_mask(mask: torch.Tensor, size: int) -> torch.Tensor:
@@ -130,6 +107,14 @@ def resize_mask(mask: torch.Tensor, size: int) -> torch.Tensor:
     covered = torch.from_numpy(np.array(exact.resize((size, size), Image.Resampling.BOX)))
     around = torch.nn.functional.max_pool2d(covered[None], 3, stride=1, padding=1)[0]
     return (covered > 0) & (covered >= COVERED * around)
+
+
+def sample(
+    path: Any, label: int, category: str, defect: str, split: str, mask: Any = None
+) -> dict[str, Any]:
+    """One row for :func:`make_table`."""
+    values = (str(path), str(mask) if mask else None, label, category, defect, split)
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def make_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

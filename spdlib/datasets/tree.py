@@ -1,68 +1,97 @@
-"""A plain folder of images, an ImageFolder tree, or ImageNet's layout, to pretrain on.
+"""A plain folder of images of good parts, an ImageFolder tree, or ImageNet's layout.
 
 Every image counts as normal; its category is the folder it lies in. With folders ``train`` and
 ``val`` (or ``test``) these are the split, as in ImageNet's layout; otherwise some images are
 held out at random.
 """
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from spdlib.datasets.samples import COLUMNS
+from spdlib.datasets.files import (
+    LAYOUTS,
+    is_image,
+    is_odd,
+    kinds,
+    refuse_masks_beside,
+    refuse_odd,
+    walk,
+    wanted,
+)  # fmt: skip
+from spdlib.datasets.layouts import Found
+from spdlib.datasets.samples import sample
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 HELD_OUT = ("val", "test")
+SPLITS = ("train", *HELD_OUT)
 
 
-def tree(root: str | Path, test_fraction: float = 0.1, seed: int = 0) -> pd.DataFrame:
+def tree(
+    root: str | Path,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    categories: str | Sequence[str] | None = None,
+) -> pd.DataFrame:
     """The images under a folder as a table of samples, in the order of their paths.
 
     Args:
         root: The folder; subfolders are searched.
         test_fraction: Share held out where the tree has no split of its own, in (0, 1).
-        seed: Of what is held out.
+        seed: Seed for what is held out.
+        categories: Names of the innermost folders to take, by default all.
 
     Returns:
         The table; ``label`` is 0 throughout, ``category`` the innermost folder's name.
 
     Raises:
         NotADirectoryError: There is no such folder.
-        ValueError: It holds no images, or fewer than two where some are to be held out.
+        ValueError: It holds no images, or fewer than two where some are to be held out; or
+            folders or files in it are named like defects or masks.
     """
     root = Path(root).expanduser().resolve()
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder")
-    # os.walk, unlike rglob, is quick on a million files and follows links where datasets use them.
-    found = sorted(
-        Path(folder, name)
-        for folder, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    )
-    if not found:
-        raise ValueError(f"{root} holds no images ({', '.join(SUFFIXES)})")
-    first = [path.relative_to(root).parts[0] for path in found]
-    if "train" in first and any(name in HELD_OUT for name in first):
-        kept = [i for i, name in enumerate(first) if name in ("train", *HELD_OUT)]
-        found = [found[i] for i in kept]
-        split = ["train" if first[i] == "train" else "test" for i in kept]
+    files = walk(root)
+    images = [path for path in files if is_image(path)]
+    if not images:
+        met = f"; its files are {kinds(files)}" if files else ""
+        raise ValueError(f"{root} holds no images{met}. Known layouts:\n{LAYOUTS}")
+    first = [path.relative_to(root).parts[0] for path in images]
+    arranged = "train" in first and any(name in HELD_OUT for name in first)
+    if arranged:
+        images = [path for path, top in zip(images, first, strict=True) if top in SPLITS]
+    names = dict.fromkeys(path.parent.name for path in images)
+    asked = set(wanted(categories, names, root))
+    images = [path for path in images if path.parent.name in asked]
+    _refuse_defects(images, root)
+    if arranged:
+        train = np.array([path.relative_to(root).parts[0] == "train" for path in images])
     else:
-        held_out = round(test_fraction * len(found)) or 1
-        order = np.random.default_rng(seed).permutation(len(found))
-        split = np.where(np.isin(np.arange(len(found)), order[:held_out]), "test", "train")
-        if len(found) < 2:
-            raise ValueError(f"{root} holds one image; at least two are needed")
-    return pd.DataFrame(
-        {
-            "path": [str(path) for path in found],
-            "mask_path": None,
-            "label": 0,
-            "category": [path.parent.name for path in found],
-            "defect": "good",
-            "split": split,
-        },
-        columns=list(COLUMNS),
-    )
+        train = _drawn(len(images), test_fraction, seed, root)
+    found = Found()
+    for path, trained in zip(images, train, strict=True):
+        split = "train" if trained else "test"
+        found.rows.append(sample(path, 0, path.parent.name, "good", split))
+    found.note_left_out(root, [path for path in files if not is_image(path)])
+    return found.table()
+
+
+def _refuse_defects(images: list[Path], root: Path) -> None:
+    refuse_odd(images, root)
+    refuse_masks_beside(images)
+    if is_odd(root.name):
+        raise ValueError(
+            f"{root} is named like defects or masks; images of good parts are needed, "
+            f"or one of these layouts:\n{LAYOUTS}"
+        )
+
+
+def _drawn(count: int, test_fraction: float, seed: int, root: Path) -> np.ndarray:
+    """Which images are trained on: the others are held out at random."""
+    if count < 2:
+        raise ValueError(f"{root} holds one image; at least two are needed")
+    held_out = round(test_fraction * count) or 1
+    order = np.random.default_rng(seed).permutation(count)
+    return ~np.isin(np.arange(count), order[:held_out])

@@ -12,11 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from spdlib import paths
-from spdlib.datasets.archive import is_unpacked, unpack
-from spdlib.datasets.download import fetch
-from spdlib.datasets.files import images_in, masks_in, wanted
-from spdlib.datasets.mvtec import is_category
-from spdlib.datasets.samples import make_table
+from spdlib.datasets.download import fetch, is_unpacked, unpack
+from spdlib.datasets.files import folders, wanted
+from spdlib.datasets.layouts import is_mvtec, mvtec
+from spdlib.datasets.levels import with_levels
+from spdlib.datasets.samples import make_table, sample
 from spdlib.datasets.visa_splits import SPLIT_FILES, read_split
 
 URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar"
@@ -56,7 +56,7 @@ def visa(
         return _published(root, categories, protocol)
     for folder in (root, root / name):
         if folder.name == name and folder.is_dir():
-            return _rearranged(folder, categories)
+            return mvtec(folder, categories)
     raise FileNotFoundError(
         f"{root} holds neither split_csv nor {name}; VisA's archive brings split_csv"
     )
@@ -65,7 +65,7 @@ def visa(
 def layout(root: Path) -> str | None:
     """For which protocol a folder is laid out like VisA, in either way; None if it is not."""
     for protocol, name in SPLIT_FILES.items():
-        if root.resolve().name == name and any(is_category(path) for path in root.iterdir()):
+        if root.resolve().name == name and any(map(is_mvtec, folders(root))):
             return protocol
     for protocol, name in SPLIT_FILES.items():
         if (root / "split_csv" / f"{name}.csv").exists() or (root / name).is_dir():
@@ -120,39 +120,12 @@ def _published(root: Path, categories, protocol: str) -> pd.DataFrame:
         if file.exists():
             notes = pd.read_csv(file, dtype=str, keep_default_na=False)
             defects |= dict(zip(notes.image, notes.label, strict=True))
-    return make_table(
-        [
-            {
-                "path": str(root / row.image),
-                "mask_path": str(root / row.mask) if row.mask else None,
-                "label": int(row.label == "anomaly"),
-                "category": row.object,
-                "defect": defects.get(row.image, "anomaly") if row.label == "anomaly" else "good",
-                "split": row.split,
-            }
-            for row in rows.itertuples()
-        ]
-    )
-
-
-def _rearranged(root: Path, categories) -> pd.DataFrame:
-    objects = sorted(path.name for path in root.iterdir() if is_category(path))
-    rows = []
-    for name in wanted(categories, objects, root):
-        truth = root / name / "ground_truth"
-        for split in ("train", "test"):
-            masks = masks_in(truth / "bad") | masks_in(truth / split / "bad")
-            for label, defect in enumerate(("good", "bad")):
-                for image in images_in(root / name / split / defect):
-                    mask = masks.get(image.stem) if label else None
-                    rows.append(
-                        {
-                            "path": str(image),
-                            "mask_path": str(mask) if mask else None,
-                            "label": label,
-                            "category": name,
-                            "defect": defect,
-                            "split": split,
-                        }
-                    )
-    return make_table(rows)
+    samples = []
+    for row in rows.itertuples():
+        anomalous = row.label == "anomaly"
+        defect = defects.get(row.image, "anomaly") if anomalous else "good"
+        mask = root / row.mask if row.mask else None
+        samples.append(
+            sample(root / row.image, int(anomalous), row.object, defect, row.split, mask)
+        )
+    return with_levels(make_table(samples))

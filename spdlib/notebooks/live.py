@@ -1,4 +1,4 @@
-"""Looking at a training while it runs: curves that are redrawn in place.
+"""Curves of a training while it runs, redrawn in place.
 
 ``pretrain(..., callbacks=[LiveCurves()])``.
 """
@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
+from IPython import get_ipython
+from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 from spdlib.notebooks.figures import pretraining as plots
@@ -23,7 +25,7 @@ class LiveCurves(Callback):
 
     Args:
         draw: Makes the figure from histories by method.
-        share: Of the time that may go into drawing.
+        share: Share of the time that may go into drawing.
 
     Attributes:
         histories: One row a step, by method, as :func:`spdlib.pretraining.pretrain` returns it.
@@ -49,10 +51,8 @@ class LiveCurves(Callback):
 
     def _redraw(self, training: Any) -> None:
         self.histories[training.settings.name] = pd.DataFrame(training.rows)
-        if not _in_notebook():
+        if not hasattr(get_ipython(), "kernel"):  # not in a notebook
             return
-        from IPython.display import Image, display
-
         began = time.monotonic()
         picture = Image(data=style.png(self.draw(self.histories)), format="png")
         if self._display is None:
@@ -61,10 +61,3 @@ class LiveCurves(Callback):
             self._display.update(picture)
         now = time.monotonic()
         self._due = now + (now - began) / self.share
-
-
-def _in_notebook() -> bool:
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    return shell is not None and hasattr(shell, "kernel")

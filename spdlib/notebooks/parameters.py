@@ -21,30 +21,42 @@ class Parameters(BaseModel):
     interactive: bool
 
 
-class SmoothBlendTour(Parameters):
+class ImageParameters(Parameters):
+    """Base of the notebooks that look at images: which data set, and which of its categories."""
+
+    dataset: Annotated[str, Field(min_length=1)]
+    categories: Annotated[list[str], Field(min_length=1)] | None
+
+    @field_validator("categories", "encoders", "shots", check_fields=False)
+    @classmethod
+    def _once(cls, values: list[Any] | None) -> list[Any] | None:
+        if values and len(set(values)) < len(values):
+            raise ValueError("each may be named once")
+        return values
+
+
+class SmoothBlendTour(ImageParameters):
     """Notebook 01."""
 
-    data: str
     images: Count
     draws: Annotated[int, Field(ge=10)]
     visible: Annotated[int, Field(ge=1, le=255)]
     size: ImageSize
 
 
-class SpdPretraining(Parameters):
+class SpdPretraining(ImageParameters):
     """Notebook 02. What is None is left to the preset."""
 
     method: Literal["simsiam", "moco", "simclr", "supervised"]
     also: list[str]
     preset: Literal["laptop", "paper"]
-    data: Annotated[str, Field(min_length=1)]
     encoder: EncoderName | None
     weights: Annotated[str, Field(min_length=1)] | None
     eta: Annotated[float, Field(gt=0)] | None
     epochs: Count | None
     batch_size: Annotated[int, Field(ge=2)] | None
     size: ImageSize | None
-    train_images: Count | None
+    train_images: Annotated[int, Field(ge=2)] | None
     test_images: Annotated[int, Field(ge=2)] | None
     collapse_epochs: Count
 
@@ -60,88 +72,63 @@ class SpdPretraining(Parameters):
         return also
 
 
-class PadimEvaluation(Parameters):
+class PadimEvaluation(ImageParameters):
     """Notebook 03."""
 
-    dataset: Annotated[str, Field(min_length=1)]
-    categories: Annotated[list[str], Field(min_length=1)] | None
     encoders: Annotated[list[str], Field(min_length=1)]
     architecture: EncoderName
+    detector: str
     size: ImageSize
+    crop: bool | None
     n_features: Count | None
     train_images: Annotated[int, Field(ge=2)] | None
     test_images: Annotated[int, Field(ge=2)] | None
     repeats: Annotated[int, Field(ge=10)]
 
-    @field_validator("categories", "encoders")
-    @classmethod
-    def _once(cls, names: list[str] | None) -> list[str] | None:
-        if names and len(set(names)) < len(names):
-            raise ValueError("each may be named once")
-        return names
 
-
-class AurocVsAupr(Parameters):
+class AurocVsAupr(ImageParameters):
     """Notebook 04: the real detector of its last part."""
 
-    category: Literal["mono", "poly"]
     encoder: EncoderName
-    train_images: Annotated[int, Field(ge=2, le=412)]  # normal cells of mono to train on
-    test_images: Annotated[int, Field(ge=4, le=88)]  # half of the held-out normal cells of mono
+    train_images: Annotated[int, Field(ge=2)]
+    test_images: Annotated[int, Field(ge=2)]
     size: ImageSize
     repeats: Count
 
 
-class GradcamAttention(Parameters):
+class GradcamAttention(ImageParameters):
     """Notebook 05."""
 
-    category: Literal["mono", "poly"]
     encoders: Annotated[list[str], Field(min_length=2)]
     architecture: EncoderName
     stage: Annotated[int, Field(ge=1, le=4)]
     method: Literal["gradcam", "hirescam", "layercam", "eigencam"]
-    normal_images: Annotated[int, Field(ge=1, le=412)]  # normal cells of mono to train on
-    painted_images: Annotated[int, Field(ge=6, le=132)]  # held-out normal cells of mono: 176
-    defective_images: Annotated[int, Field(ge=6, le=313)]  # defective cells of mono
+    normal_images: Count
+    test_images: Annotated[int, Field(ge=2)]
     size: ImageSize
 
-    @field_validator("encoders")
-    @classmethod
-    def _once(cls, names: list[str]) -> list[str]:
-        if len(set(names)) < len(names):
-            raise ValueError("each may be named once")
-        return names
 
-
-class TwoClassTraining(Parameters):
+class TwoClassTraining(ImageParameters):
     """Notebook 06. What is None is left to the preset."""
 
     preset: Literal["laptop", "paper"]
-    dataset: Annotated[str, Field(min_length=1)]
-    masked_dataset: Annotated[str, Field(min_length=1)]
-    category: Annotated[str, Field(min_length=1)]
     only_held_out: bool
-    encoders: Annotated[list[str], Field(min_length=2)]
+    encoders: Annotated[list[str], Field(min_length=2)] | None
     architecture: EncoderName
-    shots: Annotated[list[Count], Field(min_length=2)]
+    shots: Annotated[list[Count], Field(min_length=1)]
     draws: Annotated[int, Field(ge=2)]
     most_images: Count | None
     normal_images: Annotated[int, Field(ge=2)]
     size: ImageSize | None
+    crop: bool | None
     iterations: Count | None
     repeats: Annotated[int, Field(ge=10)]
-
-    @field_validator("encoders", "shots")
-    @classmethod
-    def _once(cls, values: list[Any]) -> list[Any]:
-        if len(set(values)) < len(values):
-            raise ValueError("each may be named once")
-        return values
 
 
 class PaperComparison(Parameters):
     """Notebook 07."""
 
+    dataset: Annotated[str, Field(min_length=1)]
     table: Annotated[int, Field(ge=7, le=14)]
     results: str | None
 

@@ -18,7 +18,6 @@ import pandas as pd
 
 from spdlib import paths
 from spdlib.datasets import load
-from spdlib.datasets.tree import tree
 from spdlib.distributed import is_first, launched, place
 from spdlib.images import MEMORY, Images
 from spdlib.paths import show
@@ -44,21 +43,12 @@ def tables(
     Raises:
         ValueError: There are no normal images to train on; or as ``load``.
     """
-    normal = _table(dataset, categories, seed).query("label == 0")
+    normal = load(dataset, categories, seed).query("label == 0")
     train, test = (normal[normal.split == part] for part in ("train", "test"))
     if train.empty:
         raise ValueError(f"dataset: {dataset} has no normal images to train on")
     rows = np.linspace(0, len(test) - 1, min(held_out, len(test))).round().astype(int)
     return train, test.iloc[rows]
-
-
-def _table(dataset: str, categories: Sequence[str] | None, seed: int) -> pd.DataFrame:
-    try:
-        return load(dataset, categories, seed)
-    except ValueError as error:
-        if "layout" not in str(error):
-            raise
-        return tree(dataset, seed=seed)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,7 +87,7 @@ def _run(
     if workers is None:
         workers = max(1, min(8, (os.cpu_count() or 1) // options["devices"]))
     memory = MEMORY / options["devices"]  # every process holds them
-    images = Images(train, settings.source_size, None, memory, workers, skip)
+    images = Images(train, settings.source_size, False, memory, workers, skip)
     seen = decode(watched, settings.source_size, skip) if len(watched) > 1 else None
     encoder = starting_encoder(settings)
     options |= {"workers": 0 if images.held else workers}

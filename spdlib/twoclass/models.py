@@ -21,11 +21,6 @@ from torchvision.ops import sigmoid_focal_loss
 from spdlib.encoders import Encoder
 from spdlib.twoclass.presets import TwoClass
 
-# Networks of timm, through segmentation-models-pytorch, with entries named as in ours.
-UNET_ENCODERS = {
-    "efficientnet_lite0": "tu-tf_efficientnet_lite0", "resnet18": "tu-resnet18",
-    "resnet50": "tu-resnet50", "wide_resnet50_2": "tu-wide_resnet50_2",
-}  # fmt: skip
 PROBE_STRENGTH = 10.0  # inverse of the penalty; chosen on ELPV's mono cells, whatever is shown
 
 
@@ -89,15 +84,16 @@ class Segmenter(nn.Module):
         super().__init__()
         with _seeded(seed):
             self.unet = smp.Unet(
-                UNET_ENCODERS[encoder.name],
+                encoder.architecture.unet,
                 encoder_weights=None,
                 decoder_channels=[max(decoder_width >> block, 16) for block in range(5)],
             )
         network = self.unet.encoder.model
-        given = encoder.network.state_dict()
+        # The same names on both sides, but timm joins some by underscores.
+        given = {_flat(name): tensor for name, tensor in encoder.network.state_dict().items()}
         # The last layers before pooling (EfficientNet's head) have no place in a U-Net; strict
         # loading makes sure that everything else has received its weights.
-        network.load_state_dict({name: given[name] for name in network.state_dict()})
+        network.load_state_dict({name: given[_flat(name)] for name in network.state_dict()})
         self.register_buffer("mean", encoder.mean.clone(), persistent=False)
         self.register_buffer("std", encoder.std.clone(), persistent=False)
         self.to(encoder.mean.device, memory_format=torch.channels_last)
@@ -177,6 +173,10 @@ def probe(
     head = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
     head.fit(normalize(features), labels)
     return head.decision_function(normalize(others))
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")
 
 
 @contextlib.contextmanager

@@ -1,41 +1,14 @@
-"""Comparisons on the same draws and the same test images, where most of the luck cancels.
+"""Comparisons on the same draws, where most of the luck cancels.
 
 Few-shot results swing with the draw, and every encoder is given the same five: their
-differences, draw by draw, are steadier than the results. Where there is one training only, test
-images are resampled, for both detectors alike.
+differences, draw by draw, are steadier than the results.
 """
 
-from collections.abc import Callable, Sequence
-
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
-from scipy import stats
 
-from spdlib import metrics
+from spdlib import intervals
 
 GROUP = ("dataset", "category", "protocol", "task", "downstream_model", "encoder", "metric")
-Metric = Callable[[ArrayLike, ArrayLike], float]
-
-
-def over_draws(
-    table: pd.DataFrame, by: Sequence[str] = (*GROUP, "method"), level: float = 0.95
-) -> pd.DataFrame:
-    """Mean, standard deviation and interval of each result over its draws.
-
-    Args:
-        table: Results, one value a row, with a column ``draw``.
-        by: Columns that tell results apart.
-        level: Coverage of the interval, which is Student's t for the mean over draws.
-
-    Returns:
-        The columns ``by``, ``mean``, ``std`` (of the sample), ``low``, ``high`` and ``draws``;
-        with one draw ``std``, ``low`` and ``high`` are NaN.
-    """
-    groups = table.groupby(list(by), sort=False).value
-    found = groups.agg(mean="mean", std="std", draws="size").reset_index()
-    reach = _reach(found["std"], found.draws, level)
-    return found.assign(low=found["mean"] - reach, high=found["mean"] + reach)
 
 
 def differences(
@@ -51,7 +24,7 @@ def differences(
         level: Coverage of the interval, Student's t.
 
     Returns:
-        As :func:`over_draws` of the differences, one row a pretraining and group.
+        As :func:`spdlib.intervals.of_means` of the differences, by group and ``method``.
 
     Raises:
         ValueError: There is no such pretraining, a pretraining lacks one of the baseline's
@@ -72,44 +45,4 @@ def differences(
             f"table: {baseline} lacks draw {lacking.draw} of {lacking.protocol}, {lacking.metric}"
         )
     pairs["value"] -= pairs.pop("value_baseline")
-    return over_draws(pairs, level=level)
-
-
-def bootstrap_difference(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    baseline: ArrayLike,
-    metric: Metric = metrics.aupr,
-    repeats: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """How much better one detector is than another on the same images, with an interval.
-
-    Args:
-        labels: 0 and 1, one an image.
-        scores: Of the detector.
-        baseline: Scores of the one it is compared with.
-        metric: A function of labels and scores.
-        repeats: How often images are drawn with replacement, the same for both.
-        level: Coverage of the percentile interval.
-        seed: Of the resampling.
-
-    Returns:
-        The difference, and the interval's ends. Resamples without both classes are left out.
-    """
-    labels, scores, baseline = (np.asarray(values) for values in (labels, scores, baseline))
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(repeats):
-        drawn = rng.integers(len(labels), size=len(labels))
-        truth = labels[drawn]
-        if 0 < truth.sum() < len(truth):
-            found.append(metric(truth, scores[drawn]) - metric(truth, baseline[drawn]))
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return metric(labels, scores) - metric(labels, baseline), float(low), float(high)
-
-
-def _reach(std: pd.Series, draws: pd.Series, level: float) -> pd.Series:
-    # One draw has no spread: NaN.
-    return std / np.sqrt(draws) * stats.t.ppf((1 + level) / 2, (draws - 1).clip(lower=1))
+    return intervals.of_means(pairs, [*GROUP, "method"], level=level)

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from torch.utils.data import DataLoader
 
-from spdlib import metrics, results
-from spdlib.datasets.protocols import few_shot, high_shot
+from spdlib import intervals, metrics, results
+from spdlib.datasets.protocols import FEW_SHOT, few_shot, high_shot
 from spdlib.encoders import Encoder
 from spdlib.images import Images
 from spdlib.padim import PaDiM
@@ -33,12 +33,30 @@ def protocol_name(k: int | None) -> str:
     return f"2-class {'high' if k is None else k}-shot"
 
 
-def thin(table: pd.DataFrame, most: int | None, seed: int = 0) -> pd.DataFrame:
+def subsample(table: pd.DataFrame, most: int | None, seed: int = 0) -> pd.DataFrame:
     """At most so many samples of each split and kind of defect, at random; all for None."""
     if most is None:
         return table
     shuffled = table.sample(frac=1, random_state=seed)
     return shuffled.groupby(["split", "defect"]).head(most).sort_index().reset_index(drop=True)
+
+
+def possible(table: pd.DataFrame, shots: Sequence[int]) -> list[int]:
+    """Numbers of shots that the few-shot pool of a table holds.
+
+    Raises:
+        ValueError: It holds none of them; names the category and what is needed.
+    """
+    counts = table.label.value_counts()
+    normal, anomalous = int(counts.get(0, 0)), int(counts.get(1, 0))
+    pool = max(1, round(FEW_SHOT * min(normal, anomalous)))
+    found = [k for k in shots if k <= pool] if min(normal, anomalous) > 1 else []
+    if not found:
+        raise ValueError(
+            f"shots: {table.category.iloc[0]} has {normal} normal and {anomalous} anomalous images "
+            f"to train and test on; {min(shots)} shots need about {max(2, 5 * min(shots))} of each"
+        )
+    return found
 
 
 def draw(table: pd.DataFrame, cases: Iterable[Case]) -> dict[Case, pd.DataFrame]:
@@ -198,7 +216,7 @@ def curve(rows: pd.DataFrame, metric: str = "AU-PR") -> pd.DataFrame:
         for name in rows.protocol.str.split("2-class ").str[-1]
     ]
     by = ["method", "shots"]
-    found = paired.over_draws(rows, by)
+    found = intervals.of_means(rows, by)
     own = rows.groupby(by, sort=False)[["low", "high"]].first().reset_index()
     for end in ("low", "high"):
         found[end] = found[end].fillna(own[end].astype(float))
@@ -232,7 +250,7 @@ def gaps(
     truth, reference = found[baseline][None, 0][:2]
     for method in found.keys() - {baseline}:
         scores = found[method][None, 0].scores
-        ends = paired.bootstrap_difference(truth, scores, reference, repeats=repeats, seed=seed)
+        ends = metrics.bootstrap_difference(truth, scores, reference, repeats, seed=seed)["aupr"]
         case = {"protocol": protocol_name(None), "method": method}
         parts.append(pd.DataFrame([case | dict(zip(("mean", "low", "high"), ends, strict=True))]))
     table = pd.concat(parts, ignore_index=True)[["protocol", "method", "mean", "low", "high"]]

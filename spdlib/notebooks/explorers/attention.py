@@ -10,9 +10,8 @@ from torch import Tensor
 from spdlib.attention import METHODS, Attention, NormalBank, attention_maps, localisation, normalise
 from spdlib.datasets.samples import SampleImages
 from spdlib.encoders import Encoder
-from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.explorers.explorer import explorer, menu, methods, slider
 from spdlib.notebooks.figures import attention as plots
-from spdlib.notebooks.figures import style
 
 
 def attention_explorer(
@@ -27,35 +26,24 @@ def attention_explorer(
 
     Args:
         images: Anomalous images (N, 3, H, W).
-        names: What to call them in the menu.
+        names: Their names in the menu.
         masks: Ground truth (N, H, W), all False where there is none.
         encoders: Encoders by pretraining method.
         banks: The encoders' banks, by the same names.
         normals: The images the banks were built from.
     """
     controls = {
-        "image": widgets.Dropdown(
-            options=[(name, number) for number, name in enumerate(names)], description="image"
-        ),
-        "encoder": widgets.Dropdown(
-            options=[(style.method_name(name), name) for name in encoders], description="encoder",
-            value=list(encoders)[-1],
-        ),
-        "stage": widgets.IntSlider(4, 1, 4, description="stage", continuous_update=False),
-        "method": widgets.Dropdown(
-            options=[(cam.__name__, name) for name, cam in METHODS.items()], description="method"
-        ),
-        "strength": widgets.FloatSlider(
-            plots.STRENGTH, min=0, max=1, step=0.05, readout_format=".0%",
-            description="overlay", continuous_update=False,
-        ),
-    }  # fmt: skip
+        "image": menu(enumerate(names)),
+        "encoder": menu(methods(encoders), value=list(encoders)[-1]),
+        "stage": slider(4, 1, 4),
+        "method": menu((name, cam.__name__) for name, cam in METHODS.items()),
+        "strength": slider(plots.STRENGTH, 0, 1, 0.05, ".0%", description="overlay"),
+    }
 
     @lru_cache(maxsize=64)
     def attend(image: int, encoder: str, stage: int, method: str) -> Attention:
-        return attention_maps(
-            encoders[encoder], images[image : image + 1], banks[encoder], stage, method
-        )
+        one = images[image : image + 1]
+        return attention_maps(encoders[encoder], one, banks[encoder], stage, method)
 
     def draw(image: int, encoder: str, stage: int, method: str, strength: float) -> Figure:
         found = attend(image, encoder, stage, method)

@@ -5,7 +5,7 @@ ipywidgets swallows what fails inside a callback. Here the picture is drawn insi
 the picture itself is an ``Image``, which changes without flicker and keeps its height.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ipywidgets as widgets
@@ -13,14 +13,12 @@ from matplotlib.figure import Figure
 
 from spdlib.notebooks.figures import style
 
-CONTROL = {"description_width": "9em"}
-
 
 def explorer(
     controls: Mapping[str, widgets.Widget],
     draw: Callable[..., Figure | bytes],
     width: int = 900,
-    height: int | None = None,
+    height: int = 0,
     columns: int = 2,
 ) -> widgets.VBox:
     """Controls above a picture that follows them.
@@ -28,18 +26,16 @@ def explorer(
     Args:
         controls: Widgets by the name under which ``draw`` receives their value.
         draw: Takes the controls' values by name, returns a figure or the bytes of a PNG.
-        width: Of the picture, CSS pixels; it shrinks with the page.
-        height: Of the picture's place, CSS pixels; by default as the first picture needs.
+        width: Width of the picture, CSS pixels; it shrinks with the page.
+        height: Height of the picture's place, CSS pixels; by default as the picture needs.
         columns: How many controls stand side by side.
 
     Returns:
         A box with the attributes ``controls`` (the mapping), ``picture`` (the ``Image``),
         ``messages`` (the ``Output`` that holds errors) and ``redraw()``.
     """
-    picture = widgets.Image(
-        format="png", layout=widgets.Layout(max_width="100%", width=f"{width}px")
-    )
-    messages = widgets.Output()
+    page = {"max_width": "100%", "width": f"{width}px"}
+    picture, messages = widgets.Image(format="png", layout=page), widgets.Output()
 
     def redraw(*_: Any) -> None:
         messages.clear_output()
@@ -47,30 +43,56 @@ def explorer(
             drawn = draw(**{name: control.value for name, control in controls.items()})
             picture.value = drawn if isinstance(drawn, bytes) else style.png(drawn)
 
-    for control in controls.values():
-        if hasattr(control, "value"):
-            control.observe(redraw, names="value")
-        control.style = CONTROL
+    for name, control in controls.items():
+        control.observe(redraw, names="value")
+        control.description = control.description or name
+        control.style = {"description_width": "9em"}
         control.layout.width = "98%"
     grid = widgets.GridBox(
         list(controls.values()),
-        layout=widgets.Layout(
-            grid_template_columns=f"repeat({columns}, minmax(0, 1fr))",
-            width=f"{width}px",
-            max_width="100%",
-        ),
+        layout={"grid_template_columns": f"repeat({columns}, minmax(0, 1fr))", **page},
     )
     # A picture smaller than its place is not to be stretched to it.
-    stage = widgets.Box([picture], layout=widgets.Layout(align_items="flex-start"))
-    if height:
-        stage.layout.min_height = f"{height}px"
-    box = widgets.VBox([grid, stage, messages], layout=widgets.Layout(max_width="100%"))
+    place = {"align_items": "flex-start", "min_height": f"{height}px"}
+    box = widgets.VBox([grid, widgets.Box([picture], layout=place), messages])
+    box.layout.max_width = "100%"
     box.controls, box.picture, box.messages, box.redraw = controls, picture, messages, redraw
     redraw()
     return box
 
 
+def menu(options: Iterable[tuple[Any, str]], **more: Any) -> widgets.Dropdown:
+    """A menu of values, each with its text; texts may occur twice."""
+    return widgets.Dropdown(options=[(style.readable(t), value) for value, t in options], **more)
+
+
+def plain(values: Iterable[str]) -> list[tuple[str, str]]:
+    """Values that are their own text, for a menu."""
+    return [(value, value) for value in values]
+
+
+def methods(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pretraining methods as they are written, for a menu."""
+    return [(name, style.method_name(name)) for name in names]
+
+
+def slider(
+    value: float, low: float, high: float, step: float = 1, form: str = ".2f", **more: Any
+) -> widgets.Widget:
+    """A slider, of whole numbers if its step is one, that redraws when it is let go."""
+    more |= {"value": value, "min": low, "max": high, "step": step, "continuous_update": False}
+    if isinstance(step, int):
+        return widgets.IntSlider(**more)
+    return widgets.FloatSlider(readout_format=form, **more)
+
+
+def stops(options: Mapping[str, float], value: Any, **more: Any) -> widgets.Widget:
+    """A slider over given values by their text; over a range of them if ``value`` is a pair."""
+    kind = widgets.SelectionRangeSlider if isinstance(value, tuple) else widgets.SelectionSlider
+    return kind(options=list(options.items()), value=value, continuous_update=False, **more)
+
+
 def errors(box: widgets.VBox) -> list[str]:
-    """What failed the last time the explorer drew, for tests."""
+    """Errors of the last drawing, for tests."""
     return [str(output.get("evalue")) for output in box.messages.outputs
             if output.get("output_type") == "error"]  # fmt: skip

@@ -12,8 +12,9 @@ from torchvision.transforms.v2 import functional as F
 
 from spdlib import metrics, toy
 from spdlib.datasets.samples import read_image
-from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.explorers.explorer import explorer, slider, stops
 from spdlib.notebooks.figures import metrics as plots
+from spdlib.notebooks.figures import panels
 
 NEGATIVES = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 FALSE_PER_TRUE = (0, 1, 2, 5, 9, 10, 20, 50, 100, 300, 1_000, 3_000, 10_000)
@@ -22,34 +23,22 @@ THUMBNAIL = 96  # pixels
 
 def toy_explorer() -> widgets.VBox:
     """The toy test set with its numbers to move; starts as model A at its best threshold."""
+    negatives, prices = ({f"{n:,}": n for n in counts} for counts in (NEGATIVES, FALSE_PER_TRUE))
+    price, free = toy.MODEL_A["false_per_true"], toy.MODEL_A["free"]
     controls = {
-        "positives": widgets.IntSlider(
-            toy.POSITIVES, 10, 1000, 10, description="anomalies", continuous_update=False
-        ),
-        "negatives": widgets.SelectionSlider(
-            options=[(f"{n:,}", n) for n in NEGATIVES], value=toy.NEGATIVES,
-            description="normal samples", continuous_update=False,
-        ),
-        "false_per_true": widgets.SelectionSlider(
-            options=[(f"{n:,}", n) for n in FALSE_PER_TRUE], value=toy.MODEL_A["false_per_true"],
-            description="false per true", continuous_update=False,
-        ),
-        "free": widgets.FloatSlider(
-            toy.MODEL_A["free"], min=0, max=1, step=0.05, readout_format=".0%",
-            description="found for free", continuous_update=False,
-        ),
-        "found": widgets.FloatSlider(
-            1, min=0, max=1, step=0.01, readout_format=".0%",
-            description="threshold: found", continuous_update=False,
-        ),
-    }  # fmt: skip
+        "positives": slider(toy.POSITIVES, 10, 1000, 10, description="anomalies"),
+        "negatives": stops(negatives, toy.NEGATIVES, description="normal samples"),
+        "false_per_true": stops(prices, price, description="false per true"),
+        "free": slider(free, 0, 1, 0.05, ".0%", description="found for free"),
+        "found": slider(1, 0, 1, 0.01, ".0%", description="threshold: found"),
+    }
     return explorer(controls, draw_toy, height=360)
 
 
 def draw_toy(
     positives: int, negatives: int, false_per_true: int, free: float, found: float
 ) -> Figure:
-    """What the toy explorer shows.
+    """The toy explorer's figure.
 
     Args:
         positives: Anomalies.
@@ -83,12 +72,9 @@ def threshold_explorer(
         return small.permute(1, 2, 0).numpy()
 
     low, high = float(scores.min()), float(scores.max())
-    slider = widgets.FloatSlider(
-        metrics.max_f1(labels, scores).threshold, min=low, max=high, step=(high - low) / 200,
-        readout_format=".2f", description="threshold", continuous_update=False,
-    )  # fmt: skip
+    start = low if panels.missing(labels) else metrics.max_f1(labels, scores).threshold
     return explorer(
-        {"threshold": slider},
+        {"threshold": slider(start, low, high, (high - low) / 200)},
         lambda threshold: plots.threshold_view(labels, scores, threshold, thumbnail),
         height=440,
         columns=1,

@@ -6,19 +6,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from spdlib import comparison, paper
-from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.explorers.explorer import explorer, menu, plain
+from spdlib.notebooks.figures import panels, style
 from spdlib.notebooks.figures import paper as plots
-from spdlib.notebooks.figures import style
 
 PAIRS = [("simsiam", "simsiam_spd"), ("supervised", "supervised_spd")]
 ALL = "all"
-SORTS = {
-    "as printed": None,
-    "by name": "name",
-    "by the first baseline": "baseline",
-    "by the first gain": "first",
-    "by the second gain": "second",
-}
+ORDERS = (
+    "as printed", "by name", "by the first baseline", "by the first gain", "by the second gain",
+)  # fmt: skip
 
 
 def table_explorer(prepared: pd.DataFrame | None = None) -> widgets.VBox:
@@ -29,29 +25,27 @@ def table_explorer(prepared: pd.DataFrame | None = None) -> widgets.VBox:
             tables follow the paper's in the menu.
     """
     own = {} if prepared is None or prepared.empty else comparison.tables(prepared)
-    first = {number: paper.tidy(number).iloc[0] for number in paper.TABLES}
-    options = [(f"{n}: {row.protocol} {row.task}", n) for n, row in first.items()]
+    first = paper.tidy().drop_duplicates("table").itertuples()
+    options = [(row.table, f"{row.table}: {row.protocol} {row.task}") for row in first]
     controls = {
-        "table": widgets.Dropdown(
-            options=[*options, *((f"yours: {name}", name) for name in own)], description="table"
-        ),
-        "metric": widgets.Dropdown(options=list(paper.METRICS), description="metric"),
-        "group": widgets.Dropdown(options=[ALL, *paper.GROUPS], description="subsets"),
-        "sort": widgets.Dropdown(options=list(SORTS), description="order"),
+        "table": menu([*options, *((name, f"yours: {name}") for name in own)]),
+        "metric": menu(plain(paper.METRICS)),
+        "group": menu(plain([ALL, *paper.GROUPS]), description="subsets"),
+        "sort": menu(plain(ORDERS), description="order"),
     }
-    return explorer(controls, lambda **chosen: draw_table(**chosen, own=own), height=620, columns=2)
+    return explorer(controls, lambda **chosen: draw_table(**chosen, own=own), height=620)
 
 
 def draw_table(
     table: int | str, metric: str, group: str, sort: str, own: dict[str, pd.DataFrame]
 ) -> Figure:
-    """What the explorer shows.
+    """The explorer's figure.
 
     Args:
         table: Number of the paper's table, or a key of ``own``.
         metric: ``"AU-PR"`` or ``"AU-ROC"``.
         group: One of the paper's three groups of subsets, or ``"all"``.
-        sort: A key of ``SORTS``.
+        sort: One of ``ORDERS``.
         own: Tables of one's own results.
     """
     if isinstance(table, int):
@@ -64,11 +58,8 @@ def draw_table(
         title += f"\n{group}"
     rows = rows[rows.metric == metric]
     if rows.empty:
-        fig, ax = style.figure(height=1.5)
-        ax.set_axis_off()
-        ax.text(0.5, 0.5, f"no {metric} of {group} in this table", ha="center")
-        return fig
-    return plots.dumbbells(_sorted(rows, pairs, SORTS[sort]), metric, pairs, title)
+        return panels.nothing(f"no {metric} of {group} in this table")
+    return plots.dumbbells(_sorted(rows, pairs, sort), metric, pairs, title)
 
 
 def _own_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
@@ -85,19 +76,17 @@ def _own_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     return means, pairs + [(name, name + style.SPD_SUFFIX) for name in alone]
 
 
-def _sorted(rows: pd.DataFrame, pairs: list[tuple[str, str]], by: str | None) -> pd.DataFrame:
+def _sorted(rows: pd.DataFrame, pairs: list[tuple[str, str]], order: str) -> pd.DataFrame:
     """Rows in the order asked for; the mean stays at the end."""
-    if by is None:
-        return rows
-    wide = rows.pivot_table(index="label", columns="method", values="value")
-    if by == "name":
-        keys = pd.Series(np.arange(len(wide), dtype=float), index=sorted(wide.index))
-    elif by == "baseline":
-        keys = -wide.reindex(columns=[pairs[0][0]]).iloc[:, 0]
-    else:
-        baseline, method = pairs[min(by == "second", len(pairs) - 1)]
-        wide = wide.reindex(columns=[baseline, method])
-        keys = wide[baseline] - wide[method]
-    keys = keys.fillna(np.inf)
+    wide = rows.pivot_table(index="label", columns="method", values="value")  # sorted by name
+    first, *others = [wide.reindex(columns=pair) for pair in pairs]
+    second = others[0] if others else first
+    keys = {
+        "as printed": pd.Series(0.0, wide.index),
+        "by name": pd.Series(range(len(wide)), wide.index, float),
+        "by the first baseline": -first.iloc[:, 0],
+        "by the first gain": first.iloc[:, 0] - first.iloc[:, 1],
+        "by the second gain": second.iloc[:, 0] - second.iloc[:, 1],
+    }[order].fillna(np.inf)
     keys[keys.index == "Mean"] = np.inf
     return rows.sort_values("label", key=lambda labels: labels.map(keys), kind="stable")

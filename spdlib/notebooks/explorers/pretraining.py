@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spdlib.colour import Strength
 from spdlib.encoders import Encoder
-from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.explorers.explorer import explorer, menu, slider
 from spdlib.notebooks.figures import pretraining as plots
 from spdlib.smoothblend import JITTER, SmoothBlend
 from spdlib.views import WeakView, plain_view
@@ -28,23 +28,18 @@ def spot_explorer(
 
     Args:
         images: uint8 (N, 3, H, W).
-        names: What to call them in the menu.
+        names: Their names in the menu.
         encoders: Encoders by pretraining method.
         units: Their median distance between two images, as
             :func:`spdlib.notebooks.figures.pretraining.unit` gives it.
         size: Side of the views that the encoders see, pixels.
     """
     controls = {
-        "image": widgets.Dropdown(
-            options=[(name, number) for number, name in enumerate(names)], description="cell"
-        ),
-        "draw": widgets.IntSlider(0, 0, 50, description="draw", continuous_update=False),
-        "jitter": widgets.FloatSlider(
-            JITTER[0], min=0, max=0.5, step=0.05, description="patch jitter",
-            continuous_update=False,
-        ),
+        "image": menu(enumerate(names), description="cell"),
+        "draw": slider(0, 0, 50),
+        "jitter": slider(JITTER[0], 0, 0.5, 0.05, description="patch jitter"),
         "answer": widgets.Checkbox(False, description="show the answer"),
-    }  # fmt: skip
+    }
 
     @lru_cache(maxsize=64)
     def play(image: int, draw: int, jitter: float):
@@ -68,8 +63,8 @@ def blended_triplet(
     Args:
         images: uint8 (B, 3, H, W).
         size: Side of the views, pixels.
-        seed: Of views and blends.
-        jitter: Of the patch's colours.
+        seed: Seed of views and blends.
+        jitter: Strength of the patch's change of colours.
 
     Returns:
         Three batches (B, 3, size, size) in [0, 1], and the masks (B, 1, size, size).
@@ -83,8 +78,6 @@ def blended_triplet(
 
 
 @torch.no_grad()
-def _distances(encoder: Encoder, triplet: tuple[Tensor, ...]) -> tuple[float, float]:
-    anchor, positive, negative = encoder(torch.cat(triplet)).split(1)
-    return tuple(
-        max(1 - F.cosine_similarity(anchor, view).item(), 1e-7) for view in (positive, negative)
-    )
+def _distances(encoder: Encoder, triplet: tuple[Tensor, ...]) -> list[float]:
+    anchor, *views = encoder(torch.cat(triplet)).split(1)
+    return [max(1 - F.cosine_similarity(anchor, view).item(), 1e-7) for view in views]

@@ -5,20 +5,20 @@ Pixels go straight into the PNG, which takes a fraction of the time that a figur
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache, lru_cache
-from itertools import pairwise
 from typing import NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.font_manager import findfont
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.explorers.explorer import explorer, menu, plain, slider, stops
 from spdlib.notebooks.figures import smoothblend as plots
 from spdlib.smoothblend import AREA, ASPECT, JITTER, Draw, SmoothBlend
 from spdlib.views import WeakView
@@ -40,7 +40,7 @@ class Scene(NamedTuple):
         image: (3, H, W), after the weak view if there is one.
         alpha: The smoothed mask (1, H, W).
         blended: (3, H, W).
-        draw: Of what was done.
+        draw: The draw behind them.
     """
 
     image: Tensor
@@ -54,63 +54,47 @@ def smoothblend_explorer(images: Mapping[str, Mapping[str, Tensor]], seed: int =
 
     Args:
         images: Square images (3, H, H), floats in [0, 1], by data set and name.
-        seed: Of the first draw; each new draw takes the next.
+        seed: Seed of the first draw; each new draw takes the next.
 
     Returns:
         The explorer, with the attribute ``new_draw``, its button, beside the usual ones.
     """
-    sets = {name: list(group.items()) for name, group in images.items()}
+    sets = {name: list(group.values()) for name, group in images.items()}
     first = next(iter(sets))
-    size = sets[first][0][1].shape[-1]
+    size = sets[first][0].shape[-1]
+    sigma = SmoothBlend().sigma_for((size, size))
     controls = {
-        "data": widgets.Dropdown(options=list(sets), description="data set"),
-        "number": widgets.Dropdown(options=_numbered(sets[first]), description="image"),
-        "sigma": widgets.FloatSlider(
-            SmoothBlend().sigma_for((size, size)), min=0, max=size / 7, step=size / 448,
-            description="sigma, pixels", readout_format=".1f", continuous_update=False,
+        "data": menu(plain(sets), description="data set"),
+        "number": menu(enumerate(images[first]), description="image"),
+        "sigma": slider(sigma, 0, size / 7, size / 448, ".1f", description="sigma, pixels"),
+        "jitter": slider(JITTER[0], 0, 0.5, 0.05, description="jitter, strength"),
+        "area": stops(
+            {f"{100 * a:.3g} %": a for a in AREAS}, AREA, description="area of the image"
         ),
-        "jitter": widgets.FloatSlider(
-            JITTER[0], min=0, max=0.5, step=0.05, description="jitter, strength",
-            continuous_update=False,
-        ),
-        "area": widgets.SelectionRangeSlider(
-            options=[(f"{100 * a:.3g} %", a) for a in AREAS], value=AREA,
-            description="area of the image", continuous_update=False,
-        ),
-        "aspect": widgets.SelectionRangeSlider(
-            options=[(f"{a:g}", a) for a in ASPECTS], value=ASPECT,
-            description="aspect, w / h", continuous_update=False,
-        ),
-        "gain": widgets.SelectionSlider(
-            options=[(f"× {gain}", gain) for gain in GAINS], value=plots.GAIN,
-            description="show difference", continuous_update=False,
-        ),
+        "aspect": stops({f"{a:g}": a for a in ASPECTS}, ASPECT, description="aspect, w / h"),
+        "gain": stops({f"× {g}": g for g in GAINS}, plots.GAIN, description="show difference"),
         "weak": widgets.Checkbox(False, description="weak view first"),
-        "seed": widgets.BoundedIntText(seed, min=0, max=2**31, description="seed"),
-    }  # fmt: skip
+        "seed": widgets.BoundedIntText(seed, min=0, max=2**31),
+    }
 
     def list_images(change: dict[str, str]) -> None:
-        controls["number"].options = _numbered(sets[change["new"]])
+        controls["number"].options = menu(enumerate(images[change["new"]])).options
 
     controls["data"].observe(list_images, names="value")  # before the explorer redraws
 
     @lru_cache(maxsize=32)
     def draw(data: str, number: int, gain: float, **settings) -> bytes:
-        return picture(scene(sets[data][number][1], **settings), gain)
-
-    box = explorer(controls, draw, width=WIDTH, height=HEIGHT)
-    new_draw = widgets.Button(
-        description="new draw", icon="random", layout=widgets.Layout(width="98%"),
-        tooltip="the next seed: another patch, another place, other colours",
-    )  # fmt: skip
+        return picture(scene(sets[data][number], **settings), gain)
 
     def next_seed(_: widgets.Button) -> None:
         controls["seed"].value += 1
 
-    new_draw.on_click(next_seed)
-    grid = box.children[0]
-    grid.children = (*grid.children, new_draw)
-    box.new_draw = new_draw
+    box = explorer(controls, draw, width=WIDTH, height=HEIGHT)
+    tip = "the next seed: another patch, another place, other colours"
+    box.new_draw = widgets.Button(description="new draw", icon="random", tooltip=tip)
+    box.new_draw.layout.width = "98%"
+    box.new_draw.on_click(next_seed)
+    box.children[0].children += (box.new_draw,)
     return box
 
 
@@ -136,7 +120,7 @@ def scene(
         aspect: Range of the patch's aspect.
         jitter: Strength, the same for brightness, contrast, saturation and hue.
         weak: Whether a weak global view is taken first, as for a negative.
-        seed: Of the numbers.
+        seed: Seed of the numbers.
     """
     blend, size = SmoothBlend(area, aspect, sigma, (jitter,) * 4), tuple(image.shape[-2:])
     numbers = torch.Generator().manual_seed(seed)
@@ -151,44 +135,39 @@ def picture(shown: Scene, gain: float) -> bytes:
     """A scene as a PNG: image, mask, blend and difference, whole and close up.
 
     Args:
-        shown: What to show.
-        gain: How often the difference is amplified.
+        shown: The scene.
+        gain: Factor of the difference.
     """
-    change = plots.difference(shown.image, shown.blended, gain)
-    panels = [_levels(x) for x in (shown.image, shown.alpha.expand(3, -1, -1), shown.blended)]
-    panels.append(change)
-    box = shown.draw.target_boxes[0].tolist()
+    columns = {
+        "image; dashed: cut, solid: pasted": _levels(shown.image),
+        f"mask alpha, at most {shown.alpha.max():.2f}": _levels(shown.alpha.expand(3, -1, -1)),
+        "blend": _levels(shown.blended),
+        f"difference × {gain:g}; blue: darker": plots.difference(shown.image, shown.blended, gain),
+    }
     canvas = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    pen, below = ImageDraw.Draw(canvas), LINE + PANEL
+    pen, below, scale = ImageDraw.Draw(canvas), LINE + PANEL, PANEL / shown.draw.size[0]
+    source, target = (b[0].tolist() for b in (shown.draw.source_boxes, shown.draw.target_boxes))
     side = math.ceil(shown.draw.size[0] / CLOSE)
-    for number, (panel, title) in enumerate(zip(panels, _titles(shown, gain), strict=True)):
+    texts = {(0, below): f"the same around the paste, {CLOSE} times as large"}
+    for number, (title, pixels) in enumerate(columns.items()):
         left = number * (PANEL + GAP)
-        pen.text((left, 2), title, "black", _font())
-        canvas.paste(_scaled(panel), (left, LINE))
-        close = plots.around(torch.from_numpy(panel).permute(2, 0, 1), box, side)
-        canvas.paste(_scaled(close.permute(1, 2, 0).numpy()), (left, below + LINE))
-    pen.text((0, below + 2), f"the same around the paste, {CLOSE} times as large", "black", _font())
-    scale = PANEL / shown.draw.size[0]
-    for boxes, colour, dashed in (
-        (shown.draw.source_boxes, plots.SOURCE, True),
-        (shown.draw.target_boxes, plots.TARGET, False),
-    ):
-        corners = [round(scale * edge) for edge in boxes[0].tolist()]
-        _outline(pen, corners, colour, dashed)
-    for number, text in enumerate(_about(shown)):
-        pen.text((0, HEIGHT - (2 - number) * LINE + 2), text, "black", _font())
+        close = plots.around(torch.from_numpy(pixels).permute(2, 0, 1), target, side)
+        whole = _scaled(pixels)
+        if number == 0:
+            whole = _outlined(whole, [scale * edge for edge in source], plots.SOURCE, dash=4)
+            whole = _outlined(
+                whole, [scale * edge for edge in target], plots.TARGET, dash=2 * PANEL
+            )
+        canvas.paste(Image.fromarray(whole), (left, LINE))
+        close = _scaled(close.permute(1, 2, 0).numpy())
+        canvas.paste(Image.fromarray(close), (left, below + LINE))
+        texts[left, 0] = title
+    texts |= {(0, HEIGHT - (2 - n) * LINE): text for n, text in enumerate(_about(shown))}
+    for (left, top), text in texts.items():
+        pen.text((left, top + 2), text, "black", _font())
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def _titles(shown: Scene, gain: float) -> list[str]:
-    return [
-        "image; dashed: cut, solid: pasted",
-        f"mask alpha, at most {shown.alpha.max():.2f}",
-        "blend",
-        f"difference × {gain:g}; blue: darker",
-    ]
 
 
 def _about(shown: Scene) -> tuple[str, str]:
@@ -206,33 +185,25 @@ def _about(shown: Scene) -> tuple[str, str]:
     )
 
 
-def _numbered(group: Sequence[tuple[str, Tensor]]) -> list[tuple[str, int]]:
-    return [(name, number) for number, (name, _) in enumerate(group)]
-
-
 def _levels(image: Tensor) -> NDArray[np.uint8]:
     return (255 * image.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
 
 
-def _scaled(pixels: NDArray[np.uint8]) -> Image.Image:
-    smaller = pixels.shape[0] > PANEL
-    kind = Image.Resampling.BOX if smaller else Image.Resampling.NEAREST
-    return Image.fromarray(np.ascontiguousarray(pixels)).resize((PANEL, PANEL), kind)
+def _scaled(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    kind = Image.Resampling.BOX if len(pixels) > PANEL else Image.Resampling.NEAREST
+    resized = Image.fromarray(np.ascontiguousarray(pixels)).resize((PANEL, PANEL), kind)
+    return np.array(resized)
 
 
-def _outline(pen: ImageDraw.ImageDraw, box: Sequence[int], colour: str, dashed: bool) -> None:
+def _outlined(pixels: NDArray[np.uint8], box: list[float], colour: str, dash: int) -> NDArray:
+    """Pixels with a box outlined in a colour on black, in dashes of so many pixels."""
     left, top, right, bottom = box
-    top, bottom = top + LINE, bottom + LINE
-    corners = ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
-    for (x0, y0), (x1, y1) in pairwise(corners):
-        pen.line((x0, y0, x1, y1), "black", 4)
-    for (x0, y0), (x1, y1) in pairwise(corners):
-        length = max(abs(x1 - x0), abs(y1 - y0), 1)
-        dash = 4 if dashed else length
-        for start in range(0, length, 2 * dash):
-            a, b = start / length, min(start + dash, length) / length
-            pen.line((x0 + a * (x1 - x0), y0 + a * (y1 - y0),
-                      x0 + b * (x1 - x0), y0 + b * (y1 - y0)), colour, 2)  # fmt: skip
+    y, x = np.ogrid[:PANEL, :PANEL]
+    outside = np.maximum(np.maximum(left - x, x - right), np.maximum(top - y, y - bottom))
+    near = np.abs(outside)
+    pixels[near <= 2] = 0
+    pixels[(near <= 1) & ((x + y) // dash % 2 == 0)] = 255 * np.array(to_rgb(colour))
+    return pixels
 
 
 @cache

@@ -8,32 +8,26 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from spdlib.notebooks.explorers.explorer import explorer
+from spdlib.notebooks.explorers.explorer import explorer, menu, plain, slider
 from spdlib.notebooks.figures import twoclass as plots
 
 
 def mask_explorer(
     images: Tensor, names: Sequence[str], masks: Tensor, maps: Mapping[str, ArrayLike]
 ) -> widgets.VBox:
-    """What a threshold makes of predicted probabilities; starts with the largest anomaly.
+    """The mask that a threshold makes of predicted probabilities; starts with the largest anomaly.
 
     Args:
         images: (N, 3, H, W) in [0, 1].
-        names: What to call them in the menu.
+        names: Their names in the menu.
         masks: Ground truth (N, H, W), all False for normal images.
         maps: Log odds (N, H, W) by the model's name, as ``spdlib.twoclass.predict`` gives.
     """
     controls = {
-        "image": widgets.Dropdown(
-            options=[(name, number) for number, name in enumerate(names)], description="image",
-            value=int(masks.flatten(1).sum(1).argmax()),
-        ),
-        "model": widgets.Dropdown(options=list(maps), description="model"),
-        "threshold": widgets.FloatSlider(
-            0.5, min=0.05, max=0.95, step=0.05, readout_format=".0%",
-            description="threshold", continuous_update=False,
-        ),
-    }  # fmt: skip
+        "image": menu(enumerate(names), value=int(masks.flatten(1).sum(1).argmax())),
+        "model": menu(plain(maps)),
+        "threshold": slider(0.5, 0.05, 0.95, 0.05, ".0%"),
+    }
 
     def draw(image: int, model: str, threshold: float) -> Figure:
         probability = 1 / (1 + np.exp(-np.asarray(maps[model][image], np.float64)))

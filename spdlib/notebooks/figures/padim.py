@@ -1,26 +1,22 @@
 """Figures of PaDiM's evaluation: samples, curves, maps side by side, gains, sizes of defects."""
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from spdlib import metrics
-from spdlib.notebooks.figures import style
+from spdlib.notebooks.figures import panels, style
+from spdlib.notebooks.figures.panels import Picture
+from spdlib.notebooks.figures.style import words
 
 # Labels and scores by category, then by method.
 Detectors = Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]
 
-PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
-TRUTH = style.SKY  # outlines of masks; verdicts of a threshold are outlined in white
 MAP = "distance to the normal images"
 
 
@@ -30,41 +26,38 @@ def glance(groups: Mapping[str, Sequence[tuple[Tensor, Tensor]]]) -> Figure:
     Args:
         groups: Images (3, H, W) and masks (H, W), by what they show.
     """
-    columns = max(map(len, groups.values()))
     # Photographs weigh a lot in a notebook's file: no wider than they need to be.
-    width = min(style.WIDTH, 0.3 + 1.15 * columns)
-    height = len(groups) * (width - 0.3) / columns
-    fig, axes = style.figure(len(groups), columns, height=height, width=width, squeeze=False)
-    for row, (name, pictures) in zip(axes, groups.items(), strict=True):
-        for ax in row:
-            _bare(ax)
-        row[0].set_ylabel(name)
-        for ax, (image, mask) in zip(row, pictures, strict=False):
-            _show(ax, image)
-            _outline(ax, mask)
-    fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    return fig
+    rows = [
+        (name, [Picture(image, mask=mask) for image, mask in pictures])
+        for name, pictures in groups.items()
+    ]
+    return panels.grid(rows, side=1.15)
 
 
 def curves(detectors: Detectors) -> Figure:
-    """ROC and precision-recall curves, a row a category, a line an encoder."""
+    """ROC and precision-recall curves, a row a category, a line an encoder.
+
+    Args:
+        detectors: Labels and scores by category, then by method.
+    """
+    if not detectors:
+        return panels.nothing("no scores to show")
     fig, axes = style.figure(len(detectors), 2, height=3.5 * len(detectors), squeeze=False)
     for (roc, pr), (category, methods) in zip(axes, detectors.items(), strict=True):
-        roc.plot([0, 1], [0, 1], ":", color=style.GREY)
+        lacking = {panels.missing(labels) for labels, _ in methods.values()} or {"no scores"}
+        if lacking != {""}:
+            for ax in (roc, pr):
+                panels.say(ax, f"{category}: {max(lacking)}, no curve")
+            continue
+        panels.curve_axes(roc, pr)
         for method, (labels, scores) in methods.items():
-            found = metrics.evaluate(labels, scores)
-            look = {**style.method_style(method), "marker": None, "linewidth": 1.8}
-            for ax, curve, area in (
-                (roc, metrics.roc_curve(labels, scores), found.auroc),
-                (pr, metrics.pr_curve(labels, scores), found.aupr),
-            ):
-                look["label"] = f"{style.method_name(method)}  {100 * area:.1f} %"
-                ax.plot(curve.x, curve.y, **look)
-        pr.axhline(found.prevalence, color=style.GREY, linestyle=":", zorder=0)
-        _unit_square(roc, "false positive rate", "recall (true positive rate)")
-        _unit_square(pr, "recall", "precision")
-        roc.legend(title=f"{category}: AU-ROC", loc="lower right", title_fontsize=9.5)
-        pr.legend(title=f"{category}: AU-PR (linear)", loc="lower left", title_fontsize=9.5)
+            found, look = metrics.evaluate(labels, scores), style.method_style(method)
+            areas = [f"{look['label']}  {100 * area:.1f} %" for area in (found.auroc, found.aupr)]
+            panels.curves(roc, pr, labels, scores, areas, **look | {"linewidth": 1.8})
+            pr.axhline(found.prevalence, color=style.GREY, linestyle=":", zorder=0)
+        name = words(category, 24)
+        roc.legend(title=f"{name}: AU-ROC", loc="lower right", title_fontsize=9.5)
+        pr.legend(title=f"{name}: AU-PR (linear)", loc="lower left", title_fontsize=9.5)
     return fig
 
 
@@ -72,28 +65,30 @@ def histograms(detectors: Detectors) -> Figure:
     """Image scores of normal and anomalous images, a row a category, a panel an encoder.
 
     The dashed line is the threshold of the best F1.
+
+    Args:
+        detectors: Labels and scores by category, then by method.
     """
-    columns = max(map(len, detectors.values()))
+    columns = max(map(len, detectors.values()), default=0)
+    if not columns:
+        return panels.nothing("no scores to show")
     fig, axes = style.figure(
         len(detectors), columns, height=0.5 + 2.1 * len(detectors), squeeze=False, sharex="row",
         sharey="row",
     )  # fmt: skip
     for row, (category, methods) in zip(axes, detectors.items(), strict=True):
-        everything = np.concatenate([np.asarray(scores) for _, scores in methods.values()])
-        bins = np.histogram_bin_edges(everything, 40)
-        row[0].set_ylabel(f"{category}\nimages")
+        everything = [np.asarray(scores, float) for _, scores in methods.values()]
+        bins = np.histogram_bin_edges(np.concatenate([*everything, []]), 40)
+        row[0].set_ylabel(f"{words(category, 24)}\nimages")
+        for ax in row[len(methods) :]:
+            ax.set_visible(False)
         for ax, (method, (labels, scores)) in zip(row, methods.items(), strict=False):
-            labels, scores = np.asarray(labels), np.asarray(scores)
-            for value, name, colour in (
-                (0, "normal", style.NORMAL), (1, "anomalous", style.ANOMALY),
-            ):  # fmt: skip
-                chosen = scores[labels == value]
-                ax.hist(chosen, bins, color=colour, alpha=0.35)
-                ax.hist(chosen, bins, color=colour, histtype="step", linewidth=1.4, label=name)
-            ax.axvline(metrics.max_f1(labels, scores).threshold, color=style.BLACK, linestyle="--")
-            ax.set_title(style.method_name(method))
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper right", ncols=2)
+            panels.histogram(ax, panels.by_class(labels, scores), bins)
+            if not panels.missing(labels):
+                best = metrics.max_f1(labels, scores).threshold
+                ax.axvline(best, color=style.BLACK, linestyle="--")
+            ax.set_title(words(style.method_name(method), int(70 / columns)))
+    panels.legend(fig, axes[0, 0], "outside upper right")
     fig.supxlabel("image score (Mahalanobis distance)", fontsize=10)
     return fig
 
@@ -110,22 +105,14 @@ def comparison(
         images: Images (3, H, W), a column each.
         masks: Ground truth (H, W), a column each.
         maps: Anomaly maps (H, W) by method, a row each.
-        titles: Of the columns.
+        titles: Titles of the columns.
     """
-    fig, axes, side = _grid(2 + len(maps), len(images), most=min(1.3, 7.3 / len(images)))
-    scale = _scale([m for row in maps.values() for m in row])
-    names = ["image", "ground truth", *map(style.method_name, maps)]
-    for row, name in zip(axes, names, strict=True):
-        row[0].set_ylabel(name, fontsize=9.5 if side > 1 else 8)
-    for column, title in enumerate(titles):
-        axes[0, column].set_title(textwrap.fill(title, int(13 * side)), fontsize=9)
-        _show(axes[0, column], images[column])
-        axes[1, column].imshow(masks[column], vmin=0, vmax=1)
-        for ax, row in zip(axes[2:, column], maps.values(), strict=True):
-            ax.imshow(row[column], cmap=style.HEAT, norm=scale)
-            _outline(ax, masks[column])
-    _colourbar(fig, axes, scale)
-    return fig
+    rows = [("image", list(images)), ("ground truth", list(masks))]
+    for method, heats in maps.items():
+        cells = [Picture(heat=heat, mask=mask) for heat, mask in zip(heats, masks, strict=True)]
+        rows.append((style.method_name(method), cells))
+    scale = panels.common_scale([heat for heats in maps.values() for heat in heats])
+    return panels.grid(rows, titles, min(1.3, 7.3 / max(len(images), 1)), scale=scale, label=MAP)
 
 
 def cases(
@@ -146,23 +133,18 @@ def cases(
         labels: 0 and 1, one an image.
         scores: One an image.
     """
-    count = max(map(len, groups.values()))
-    fig, axes, _ = _grid(len(groups), 2 * count, most=0.95)
-    scale = _scale([maps[i] for numbers in groups.values() for i in numbers])
-    for row, (name, numbers) in zip(axes, groups.items(), strict=True):
-        row[0].set_ylabel(textwrap.fill(name, 10), fontsize=9.5)
-        for ax in row[2 * len(numbers) :]:
-            ax.set_visible(False)
-        for left, right, i in zip(row[::2], row[1::2], numbers, strict=False):
-            _show(left, image(i))
-            _outline(left, masks[i])
-            right.imshow(maps[i], cmap=style.HEAT, norm=scale)
-            truth = "anomalous" if labels[i] else "normal"
-            colour = style.ANOMALY if labels[i] else style.NORMAL
-            left.set_title(truth, fontsize=9, color=colour)
-            right.set_title(f"score {scores[i]:.1f}", fontsize=9)
-    _colourbar(fig, axes, scale)
-    return fig
+    rows, colours = [], (style.NORMAL, style.ANOMALY)
+    for name, numbers in groups.items():
+        cells = []
+        for i in numbers:
+            kind = int(labels[i])
+            cells += [
+                Picture(image(i), None, masks[i], panels.CLASSES[kind], colours[kind]),
+                Picture(heat=maps[i], title=f"score {scores[i]:.1f}"),
+            ]
+        rows.append((name, cells))
+    scale = panels.common_scale([maps[i] for numbers in groups.values() for i in numbers])
+    return panels.grid(rows, side=0.95, scale=scale, label=MAP)
 
 
 def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
@@ -173,72 +155,55 @@ def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
 
     Args:
         rows: As :func:`spdlib.evaluation.measure` returns them.
-        metric: What is drawn.
+        metric: The metric drawn.
     """
-    rows = rows[rows.metric == metric]
-    wide = rows.pivot(index=["category", "method"], columns="task", values="value").dropna()
-    ends = {end: rows.pivot(index=["category", "method"], columns="task", values=end)
-            for end in ("low", "high")}  # fmt: skip
-    categories = [c for c in rows.category.unique() if c in wide.index]
-    panels = {c: wide.loc[c] for c in categories} if len(categories) <= 3 else {}
+    tasks = ["detection", "segmentation"]
+    rows = rows[rows.metric == metric].set_index(["category", "method", "task"])
+    wide = rows[["value", "low", "high"]].unstack("task")
+    if not set(tasks) <= set(wide.columns.get_level_values("task")) or wide.dropna().empty:
+        return panels.nothing(f"no category has both {metric} of detection and of segmentation")
+    wide = wide.dropna(subset=[("value", task) for task in tasks])
+    categories = list(wide.index.unique("category"))
+    shown = {c: wide.loc[c] for c in categories} if len(categories) <= 3 else {}
     if len(categories) > 1:
-        panels["mean over categories"] = wide.groupby("method").mean()
-    fig, axes = style.figure(1, len(panels), height=3.7, squeeze=False)
-    for ax, (title, points) in zip(axes[0], panels.items(), strict=True):
-        for method in [m for m in rows.method.unique() if m in points.index]:
-            x, y = points.loc[method, ["detection", "segmentation"]]
-            look = style.method_style(method)
-            if title in categories:
-                low, high = (ends[end].loc[title, method] for end in ("low", "high"))
-                ax.plot([low.detection, high.detection], [y, y], color=look["color"], lw=0.8)
-                ax.plot([x, x], [low.segmentation, high.segmentation], color=look["color"], lw=0.8)
-            ax.plot([x], [y], **{**look, "linestyle": "none", "markersize": 9})
-            baseline = method.removesuffix(style.SPD_SUFFIX)
+        mean = wide.groupby("method").mean()
+        shown["mean over categories"] = mean.assign(low=mean.value, high=mean.value)
+    fig, axes = style.figure(1, len(shown), height=3.7, squeeze=False)
+    methods = list(rows.index.unique("method"))
+    for ax, (title, points) in zip(axes[0], shown.items(), strict=True):
+        for method in [m for m in methods if m in points.index]:
+            (x, y), look = points.value.loc[method, tasks], style.method_style(method)
+            ax.plot([x], [y], **look | {"linestyle": "", "markersize": 9})
+            (left, down), (right, up) = (points[end].loc[method, tasks] for end in ("low", "high"))
+            ax.hlines(y, left, right, color=look["color"], linewidth=0.8)
+            ax.vlines(x, down, up, color=look["color"], linewidth=0.8)
+            baseline = method.split(style.SPD_SUFFIX)[0]
             if baseline != method and baseline in points.index:
-                start = points.loc[baseline, ["detection", "segmentation"]]
-                arrow = {"arrowstyle": "-|>", "color": look["color"], "shrinkA": 6, "shrinkB": 6}
-                ax.annotate("", (x, y), tuple(start), arrowprops=arrow)
+                start = points.value.loc[baseline, tasks]
+                panels.arrow(ax, start, (x, y), look["color"], shrinkA=6, shrinkB=6)
         ax.margins(0.12)
-        ax.set_title(title)
+        ax.set_title(words(title, int(80 / len(shown))))
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
             axis.get_major_locator().set_params(nbins=4)
     axes[0, 0].set_ylabel(f"segmentation {metric}")
     fig.supxlabel(f"detection {metric}", fontsize=10)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    panels.legend(fig, axes[0, 0])
     return fig
 
 
 def differences(table: pd.DataFrame, shown: Sequence[str] = ("AU-PR", "AU-ROC")) -> Figure:
-    """What + SPD gains over its baseline, with 95 % intervals, a panel a metric.
+    """Gains of + SPD over its baseline, with 95 % intervals, a panel a metric.
 
     Args:
         table: As :func:`spdlib.evaluation.differences` returns it.
         shown: Metrics.
     """
-    places = table[["category", "task", "method"]].drop_duplicates()
-    fig, axes = style.figure(
-        1, len(shown), height=1.2 + 0.42 * len(places), sharey=True, squeeze=False
-    )
-    names = []
-    for height, (category, task, method) in enumerate(places.itertuples(index=False, name=None)):
-        names.append(f"{category}, {task}\n{style.method_name(method)}")
-        for ax, metric in zip(axes[0], shown, strict=True):
-            chosen = (table.category == category) & (table.task == task)
-            row = table[chosen & (table.method == method) & (table.metric == metric)].iloc[0]
-            look = style.method_style(method)
-            look = {key: look[key] for key in ("color", "marker", "markerfacecolor")}
-            ax.plot([100 * row.low, 100 * row.high], [height] * 2, color=look["color"], lw=2)
-            ax.plot([100 * row.difference], [height], markersize=7, **look)
-    for ax, metric in zip(axes[0], shown, strict=True):
-        ax.axvline(0, color=style.GREY, linewidth=1)
-        ax.set(title=metric, ylim=(len(names) - 0.5, -0.5))
-        ax.grid(axis="x", alpha=0.3)
-        ax.tick_params(axis="y", length=0)
-    axes[0, 0].set_yticks(range(len(names)), names)
-    fig.supxlabel("gain of + SPD over its baseline, percentage points", fontsize=10)
-    return fig
+    rows = table[table.metric.isin(shown)].rename(columns={"difference": "value"})
+    place = rows.task + ", " + rows.category + "\n" + rows.method.map(style.method_name)
+    rows = rows.assign(panel=rows.metric, row=place)
+    text = "gain of + SPD over its baseline, percentage points"
+    return panels.intervals(rows, text, mark=0, form=panels.POINTS, sharex=False)
 
 
 def recall_by_area(table: pd.DataFrame) -> Figure:
@@ -247,6 +212,8 @@ def recall_by_area(table: pd.DataFrame) -> Figure:
     Args:
         table: As :func:`spdlib.evaluation.recall_by_area` returns it.
     """
+    if table.empty:
+        return panels.nothing("no image has a mask, so no defect has an area")
     fig, ax = style.figure(height=3.4, width=6.5)
     methods = list(table.method.unique())
     for number, method in enumerate(methods):
@@ -257,10 +224,10 @@ def recall_by_area(table: pd.DataFrame) -> Figure:
         ax.plot(area, rows.recall, **look)
     ax.set(xscale="log", ylim=(-0.03, 1.03), ylabel="defects found",
            xlabel="area of the defect, % of the image")  # fmt: skip
-    ax.set_xticks(100 * np.unique(table.area), minor=False)
+    ax.set_xticks(100 * np.unique(table.area))
     ax.set_xticks([], minor=True)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
-    ax.yaxis.set_major_formatter(PERCENT)
+    ax.yaxis.set_major_formatter(panels.PERCENT)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
@@ -290,65 +257,20 @@ def view(
         title: Above all.
     """
     fig, (left, middle, right) = style.figure(1, 3, height=4.0, width_ratios=[1.35, 1.35, 1])
-    _show(_bare(left), image)
-    drawn = _bare(middle).imshow(heat, cmap=style.HEAT, vmin=0, vmax=top)
+    scale = panels.common_scale([np.array([0, top])])
+    flagged = "yellow: flagged" + ("; blue: ground truth" if mask.any() else "")
+    panels.show(left, Picture(image, mask=mask, title=flagged))
+    panels.show(middle, Picture(heat=heat, mask=mask, title="anomaly map"), scale)
     for ax, colour in ((left, style.YELLOW), (middle, "white")):
         ax.set_anchor("N")
-        if (heat >= threshold).any():
-            ax.contour(heat, [threshold], colors=[colour], linewidths=1.3)
-        _outline(ax, mask)
-    left.set_title("yellow: flagged" + ("; blue: ground truth" if mask.any() else ""))
-    middle.set_title("anomaly map")
-    fig.colorbar(drawn, ax=middle, location="bottom", shrink=0.9, pad=0.03, label=MAP)
+        panels.outline(ax, heat, colour, threshold)
+    panels.colour_bar(fig, middle, scale, MAP, shrink=0.9, pad=0.03, aspect=20)
     bins = np.histogram_bin_edges(scores, 30)
-    for value, name, colour in ((0, "normal", style.NORMAL), (1, "anomalous", style.ANOMALY)):
-        chosen = np.asarray(scores)[np.asarray(labels) == value]
-        right.hist(chosen, bins, color=colour, alpha=0.5, label=name)
+    panels.histogram(right, panels.by_class(labels, scores), bins)
     right.axvline(threshold, color=style.BLACK, linestyle="--", label="threshold")
     right.axvline(scores[number], color=style.BLACK, linewidth=2.2, label="this image")
     right.set(xlabel="image score", ylabel="images", title="all images of the category")
     right.legend(loc="upper center", bbox_to_anchor=(0.45, -0.24), ncols=2, fontsize=8,
                  columnspacing=1, handlelength=1.4)  # fmt: skip
-    fig.suptitle(title, fontsize=11)
+    fig.suptitle(words(title, 120, 2), fontsize=11)
     return fig
-
-
-def _grid(rows: int, columns: int, most: float):
-    side = min(most, (style.WIDTH - 0.7) / columns)
-    fig, axes = style.figure(
-        rows, columns, height=rows * (side + 0.2) + 0.6, width=columns * side + 0.7, squeeze=False
-    )
-    for ax in axes.flat:
-        _bare(ax)
-    fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    return fig, axes, side
-
-
-def _scale(maps: Sequence[Tensor]) -> Normalize:
-    return Normalize(min(float(m.min()) for m in maps), max(float(m.max()) for m in maps))
-
-
-def _colourbar(fig: Figure, axes: ArrayLike, scale: Normalize) -> None:
-    mappable = ScalarMappable(scale, cmap=style.HEAT)
-    fig.colorbar(mappable, ax=axes, location="bottom", aspect=40, shrink=0.6, pad=0.01, label=MAP)
-
-
-def _bare(ax: Axes) -> Axes:
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    return ax
-
-
-def _show(ax: Axes, image: Tensor) -> None:
-    ax.imshow(image.permute(1, 2, 0).clamp(0, 1))
-
-
-def _outline(ax: Axes, mask: Tensor) -> None:
-    if mask.any():
-        ax.contour(mask.float(), [0.5], colors=[TRUTH], linewidths=1.2)
-
-
-def _unit_square(ax: Axes, x: str, y: str) -> None:
-    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(PERCENT)

@@ -10,16 +10,17 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from spdlib import paper
-from spdlib.notebooks.figures import style
+from spdlib.notebooks.figures import panels, style
 from spdlib.notebooks.figures.tables import spaced
 
 METRIC_COLOURS = {"AU-PR": style.ORANGE, "AU-ROC": style.SKY}
+SHIFTS = {"AU-PR": -0.17, "AU-ROC": 0.17}  # of a metric's dots in their row
 FEW = 3  # categories that are shown one by one
 VERDICT_COLOURS = {"agree": style.SKY, "tie": "#BBBBBB", "disagree": style.VERMILION}
 
 
 def contradictions(means: pd.DataFrame) -> Figure:
-    """How far each column's mean is from the printed one, and what rounding explains.
+    """The distance of each column's mean from the printed one, and what rounding explains.
 
     Args:
         means: As :func:`spdlib.paper.column_means` returns them.
@@ -60,31 +61,51 @@ def scatter() -> Figure:
     The dots are the printed means over VisA's twelve subsets; an arrow leads from each baseline
     to its + SPD. An open mark is a mean whose column does not add up.
     """
-    means = paper.tidy(means=True).query("subset == 'Mean'")
+    columns = paper.column_means()[["table", "pretraining", "metric", "suspect"]]
+    means = paper.tidy(means=True).query("subset == 'Mean'").drop(columns="suspect")
+    means = means.merge(columns, on=["table", "pretraining", "metric"])
     protocols = means.protocol.unique()
     fig, axes = style.figure(2, len(protocols), height=5.0)
-    for row, metric in zip(axes, paper.METRICS, strict=True):
-        for ax, protocol in zip(row, protocols, strict=True):
-            chosen = means[(means.protocol == protocol) & (means.metric == metric)]
-            points = chosen.pivot(index="pretraining", columns="task", values="value")
-            off = paper.column_means().merge(chosen, on=["table", "pretraining", "metric"])
-            doubtful = set(off[off.suspect_x].pretraining)
-            _arrows(ax, points, doubtful)
-            ax.set_title(f"{protocol}\n{metric}" if metric == "AU-PR" else metric)
-            ax.margins(0.2)
-        row[0].set_ylabel("segmentation, %")
+    for (row, column), ax in np.ndenumerate(axes):
+        protocol, metric = protocols[column], paper.METRICS[row]
+        chosen = means[(means.protocol == protocol) & (means.metric == metric)]
+        wide = chosen.pivot(index="pretraining", columns="task", values=["value", "suspect"])
+        _arrows(ax, wide.value, wide.suspect.any(axis=1))
+        ax.set_title(f"{protocol}\n{metric}" if row == 0 else metric)
+        ax.margins(0.2)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("segmentation, %")
     for ax in axes[1]:
         ax.set_xlabel("detection, %")
-    handles = [
-        Line2D([], [], color=style.METHOD_COLOURS[m], linestyle="", marker=marker, markersize=7,
-               label=style.method_name(name))
-        for m in ("simsiam", "supervised")
-        for marker, name in (("o", m), ("D", f"{m}_spd"))
-    ]  # fmt: skip
-    open_mark = Line2D([], [], color=style.GREY, marker="o", markerfacecolor="none", linestyle="",
-                       label="a column that does not add up")  # fmt: skip
-    fig.legend(handles=[*handles, open_mark], loc="outside lower center", ncols=5)
+    handles = [_method_key(method, marker) for method, (_, marker) in _MARKS.items()]
+    open_mark = _open_key("a column that does not add up")
+    panels.legend(fig, [*handles, open_mark], "outside lower center")
     return fig
+
+
+_BASELINES = {"simsiam": "SimSiam", "supervised": "Supervised"}
+_MARKS = {"simsiam": ("SimSiam", "o"), "simsiam_spd": ("SimSiam+SPD", "D"),
+          "supervised": ("Supervised", "o"), "supervised_spd": ("Supervised+SPD", "D")}  # fmt: skip
+
+
+def _arrows(ax: Axes, points: pd.DataFrame, doubtful: pd.Series) -> None:
+    places = points[["detection", "segmentation"]]
+    for method, (name, marker) in _MARKS.items():
+        colour = style.method_marker(method)["color"]
+        ax.plot(*places.loc[name], marker, color=colour, markersize=7,
+                markerfacecolor="none" if doubtful[name] else colour)  # fmt: skip
+    for method, name in _BASELINES.items():
+        colour, end = style.METHOD_COLOURS[method], places.loc[f"{name}+SPD"]
+        panels.arrow(ax, places.loc[name], end, colour, linewidth=1.5, shrinkA=4, shrinkB=5)
+
+
+def _method_key(method: str, marker: str) -> Line2D:
+    name = style.words(style.method_name(method))
+    return panels.key(name, color=style.method_marker(method)["color"], marker=marker)
+
+
+def _open_key(label: str) -> Line2D:
+    return panels.key(label, color=style.GREY, marker="o", markerfacecolor="white")
 
 
 def gains(table: pd.DataFrame, seed: int = 0) -> Figure:
@@ -92,33 +113,49 @@ def gains(table: pd.DataFrame, seed: int = 0) -> Figure:
 
     Args:
         table: As :func:`spdlib.paper.gains` returns it.
-        seed: Of the dots' vertical places, which mean nothing.
+        seed: Seed of the dots' vertical places, which mean nothing.
     """
-    tables = sorted(table.table.unique())
-    fig, axes = style.figure(1, 2, height=1.2 + 0.62 * len(tables), sharey=True, sharex=True)
+    names = table.sort_values("table").drop_duplicates("table")
     rng = np.random.default_rng(seed)
-    for ax, baseline in zip(axes, ("SimSiam", "Supervised"), strict=True):
-        for place, number in enumerate(tables):
-            for metric, offset in zip(paper.METRICS, (-0.2, 0.2), strict=True):
-                rows = table[
-                    (table.table == number)
-                    & (table.baseline == baseline)
-                    & (table.metric == metric)
-                ]
-                jitter = place + offset + rng.uniform(-0.1, 0.1, len(rows))
-                _gain_dots(ax, rows, jitter, METRIC_COLOURS[metric], place + offset)
+    fig, axes = style.figure(1, 2, height=1.2 + 0.62 * len(names), sharey=True, sharex=True)
+    for ax, baseline in zip(axes, _BASELINES.values(), strict=True):
+        for place, number in enumerate(names.table):
+            for metric in paper.METRICS:
+                centre = place + SHIFTS[metric]
+                rows = table[(table.table == number) & (table.metric == metric)]
+                rows = rows[rows.baseline == baseline]
+                y, colour = centre + rng.uniform(-0.1, 0.1, len(rows)), METRIC_COLOURS[metric]
+                for chosen, face in ((~rows.suspect, colour), (rows.suspect, "white")):
+                    ax.plot(rows.gain[chosen], y[chosen], "o", color=colour, markersize=4,
+                            markerfacecolor=face)  # fmt: skip
+                ax.vlines(
+                    rows.gain.mean(), centre - 0.17, centre + 0.17, color="black", linewidth=2
+                )
+                text = f"{(rows.gain > 0).sum()} ▲ {(rows.gain < 0).sum()} ▼"
+                ax.text(1.01, centre, text, fontsize=7.5, va="center", color="#333333",
+                        transform=ax.get_yaxis_transform())  # fmt: skip
         ax.axvline(0, color=style.GREY, linewidth=1, zorder=0)
-        ax.set_xscale("symlog", linthresh=5, linscale=1.2)
-        ticks = [-30, -10, -2, 0, 2, 10, 30]
-        ax.set_xticks(ticks, [f"{t:+d}" if t else "0" for t in ticks])
+        _signed_axis(ax, "x", [-30, -10, -2, 0, 2, 10, 30], linthresh=5, linscale=1.2)
         ax.set(title=f"{baseline} + SPD minus {baseline}", xlabel="gain, percentage points")
-    names = table.drop_duplicates("table").set_index("table")
-    axes[0].set_yticks(
-        range(len(tables)), [f"{names.protocol[n]}\n{names.task[n]} ({n})" for n in tables]
-    )
-    axes[0].invert_yaxis()
-    fig.legend(handles=_gain_legend(), loc="outside lower center", ncols=5)
+    _name_tables(axes[0], names)
+    mean = panels.key("mean", "-", color=style.BLACK, linewidth=2)
+    panels.legend(fig, [*_gain_keys(), mean], "outside lower center")
     return fig
+
+
+def _name_tables(ax: Axes, tables: pd.DataFrame) -> None:
+    panels.name_rows(ax, [f"{r.protocol}\n{r.task} ({r.table})" for r in tables.itertuples()])
+
+
+def _signed_axis(ax: Axes, axis: str, ticks: Sequence[int], **scale: float) -> None:
+    """An axis that is linear about 0 and logarithmic further out."""
+    getattr(ax, f"set_{axis}scale")("symlog", **scale)
+    getattr(ax, f"set_{axis}ticks")(ticks, [f"{t:+d}" if t else "0" for t in ticks])
+
+
+def _gain_keys() -> list[Line2D]:
+    dots = [panels.key(m, color=colour, marker="o") for m, colour in METRIC_COLOURS.items()]
+    return [*dots, _open_key("rests on a suspect value")]
 
 
 def disagreements(pairs: pd.DataFrame) -> Figure:
@@ -133,31 +170,24 @@ def disagreements(pairs: pd.DataFrame) -> Figure:
     left = np.zeros(len(counts))
     for verdict, colour in VERDICT_COLOURS.items():
         width = counts[verdict].to_numpy()
-        bars.barh(range(len(counts)), width, left=left, color=colour, label=verdict)
-        for y, (start, count) in enumerate(zip(left, width, strict=True)):
-            if count > 2:
-                bars.text(start + count / 2, y, count, ha="center", va="center", fontsize=8.5)
+        drawn = bars.barh(range(len(counts)), width, left=left, color=colour, label=verdict)
+        texts = [str(count) if count > 2 else "" for count in width]
+        bars.bar_label(drawn, texts, label_type="center", fontsize=8.5)
         left = left + width
-    labels = [f"{r.protocol}\n{r.task} ({r.table})" for r in names.itertuples()]
-    bars.set_yticks(range(len(counts)), labels)
-    bars.invert_yaxis()
-    bars.set(xlabel="two encoders on one subset", xlim=(0, left.max()))
-    bars.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
-    for verdict, colour in VERDICT_COLOURS.items():
         chosen = pairs[pairs.verdict == verdict]
         sure, unsure = chosen[~chosen.suspect], chosen[chosen.suspect]
         dots.plot(sure.auroc, sure.aupr, ".", color=colour, markersize=5)
         dots.plot(unsure.auroc, unsure.aupr, "o", color=colour, markersize=3.5,
                   markerfacecolor="none", markeredgewidth=0.7)  # fmt: skip
+    _name_tables(bars, names)
+    bars.set(xlabel="two encoders on one subset", xlim=(0, left.max()))
+    bars.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     dots.axhline(0, color=style.GREY, linewidth=0.8, zorder=0)
     dots.axvline(0, color=style.GREY, linewidth=0.8, zorder=0)
     dots.set(xlabel="difference in AU-ROC, percentage points", ylabel="difference in AU-PR",
              title="open: rests on a suspect value")  # fmt: skip
-    for axis in (dots.set_xscale, dots.set_yscale):
-        axis("symlog", linthresh=2, linscale=1)
-    ticks = [-20, -5, -1, 0, 1, 5, 20]
-    for set_ticks in (dots.set_xticks, dots.set_yticks):
-        set_ticks(ticks, [f"{t:+d}" if t else "0" for t in ticks])
+    for axis in "xy":
+        _signed_axis(dots, axis, [-20, -5, -1, 0, 1, 5, 20], linthresh=2, linscale=1)
     return fig
 
 
@@ -173,47 +203,47 @@ def beside(own: pd.DataFrame, theirs: pd.DataFrame) -> Figure:
     """
     known, measured = (set(zip(t.protocol, t.task, strict=True)) for t in (theirs, own))
     shown = known & measured or known
-    rows = []
+    fig, ax = style.figure()
+    names: list[str] = []
     for (number, protocol, task), block in theirs.groupby(["table", "protocol", "task"]):
         if (protocol, task) not in shown:
             continue
-        rows.append((f"{protocol} {task} (Table {number})", None, None, None, None))
-        for (baseline, metric), r in block.groupby(["baseline", "metric"], sort=False):
-            label = f"paper: {baseline} + SPD, VisA, {len(r)} objects"
-            rows.append((label, metric, r.gain.mean(), _half(r.gain), bool(r.suspect.any())))
+        ax.axhline(len(names) - 0.5, color=style.GREY, linewidth=0.6, alpha=0.6)
+        names.append(f"{protocol} {task} (Table {number})")
         mine = own[(own.protocol == protocol) & (own.task == task)]
-        rows += _own_gains(mine[mine.metric.isin(paper.METRICS)])
-    table = pd.DataFrame(rows, columns=["label", "metric", "gain", "half", "suspect"])
-    table["block"] = table.metric.isna().cumsum()
-    places = table.drop_duplicates(["block", "label"]).reset_index(drop=True)
-    row = {(r.block, r.label): y for y, r in enumerate(places.itertuples())}
-    fig, ax = style.figure(height=1.0 + 0.27 * len(places))
-    for r in table[table.metric.notna()].itertuples():
-        y = row[r.block, r.label] + (-0.16 if r.metric == "AU-PR" else 0.16)
-        colour = METRIC_COLOURS[r.metric]
-        face = "white" if r.suspect else colour
-        half = None if np.isnan(r.half) else r.half
-        ax.errorbar(r.gain, y, xerr=half, fmt="o", color=colour, markerfacecolor=face,
-                    capsize=2.5, markersize=5)  # fmt: skip
+        dots = [*_paper_gains(block), *_own_gains(mine[mine.metric.isin(paper.METRICS)])]
+        rows = {label: len(names) + k for k, label in enumerate(dict.fromkeys(d[0] for d in dots))}
+        names += rows
+        for label, metric, gain, half, suspect in dots:
+            y, colour = rows[label] + SHIFTS[metric], METRIC_COLOURS[metric]
+            look = {"color": colour, "markerfacecolor": "white" if suspect else colour}
+            low, high = gain - half, gain + half
+            panels.interval(ax, y, gain, low, high, marker="o", markersize=5, **look)
     ax.axvline(0, color=style.GREY, linewidth=1, zorder=0)
-    ax.set_yticks(range(len(places)), places.label, fontsize=8.5)
-    for label, tick, r in zip(
-        ax.get_yticklabels(), ax.yaxis.get_major_ticks(), places.itertuples(), strict=True
-    ):
-        if pd.isna(r.metric):  # a block's heading
+    panels.name_rows(ax, names, 90, fontsize=8.5)
+    fig.set_figheight(1.0 + 0.27 * len(names))
+    for name, label in zip(names, ax.get_yticklabels(), strict=True):
+        if "(Table" in name:
             label.set_fontweight("bold")
-            tick.tick1line.set_visible(False)
-            ax.axhline(row[r.block, r.label] - 0.5, color=style.GREY, linewidth=0.6, alpha=0.6)
-    ax.set_ylim(len(places) - 0.5, -0.5)
     text = "gain of + SPD, percentage points (bar: 95 % interval of the mean)"
     fig.supxlabel(text, fontsize=9.5)
-    fig.legend(handles=_gain_legend(mean=False), loc="outside upper center", ncols=3)
+    panels.legend(fig, _gain_keys())
     return fig
 
 
-def _own_gains(own: pd.DataFrame) -> list[tuple]:
-    """Rows of :func:`beside`: label, metric, gain, half an interval, suspect."""
-    rows = []
+Dot = tuple[str, str, float, float, bool]  # label, metric, gain, half an interval, suspect
+
+
+def _paper_gains(block: pd.DataFrame) -> list[Dot]:
+    return [
+        (f"paper: {baseline} + SPD, VisA, {len(r)} objects", metric, r.gain.mean(), _half(r.gain),
+         bool(r.suspect.any()))
+        for (baseline, metric), r in block.groupby(["baseline", "metric"], sort=False)
+    ]  # fmt: skip
+
+
+def _own_gains(own: pd.DataFrame) -> list[Dot]:
+    dots = []
     keys = ["dataset", "downstream_model", "encoder", "setting", "baseline", "method", "metric"]
     several = own.encoder.nunique() > 1
     for key, r in own.groupby(keys, sort=False):
@@ -223,12 +253,17 @@ def _own_gains(own: pd.DataFrame) -> list[tuple]:
         label = f"yours: {style.method_name(method)}{against}, {what}, {dataset}"
         if len(r) > FEW:
             text = f"{label}, {len(r)} categories"
-            rows.append((text, metric, r.gain.mean(), _half(r.gain), False))
+            dots.append((text, metric, r.gain.mean(), _half(r.gain), False))
             continue
         for one in r.itertuples():
             text = f"{label} {one.category}, {one.n} pair{'s' if one.n > 1 else ''}"
-            rows.append((text, metric, one.gain, one.high - one.gain, False))
-    return rows
+            dots.append((text, metric, one.gain, one.high - one.gain, False))
+    return dots
+
+
+def _half(gains: pd.Series) -> float:
+    """Half a 95 % interval of a mean, Student's."""
+    return float(stats.t.ppf(0.975, len(gains) - 1) * gains.std() / len(gains) ** 0.5)
 
 
 def dumbbells(
@@ -245,88 +280,34 @@ def dumbbells(
     """
     labels = list(dict.fromkeys(rows.label))
     chosen = rows[rows.metric == metric].drop_duplicates(["label", "method"])
-    chosen = chosen.set_index(["label", "method"])
+    wide = chosen.set_index(["label", "method"])[["value", "mark"]].unstack().reindex(labels)
     height = 1.3 + 0.36 * len(labels)
     fig, (ax, differences) = style.figure(1, 2, height=height, sharey=True, width_ratios=[2, 1])
-    for place, (baseline, method) in enumerate(pairs):
-        offset = 0.18 * (2 * place - len(pairs) + 1)
-        colour = style.METHOD_COLOURS.get(baseline, style.BLACK)
-        for row, label in enumerate(labels):
-            ends = []
-            for name, marker in zip((baseline, method), "oD", strict=True):
-                if (label, name) in chosen.index:
-                    ends.append(end := chosen.loc[(label, name)])
-                    own = style.method_style(name)["color"]
-                    face = "white" if end.mark == "?" else own
-                    ax.plot(end.value, row + offset, marker, color=own, markersize=6,
-                            markerfacecolor=face, zorder=3)  # fmt: skip
-            if len(ends) == 2:
-                start, stop = (end.value for end in ends)
-                ax.plot([start, stop], [row + offset] * 2, color=colour, linewidth=1.5)
-                doubtful = "?" in (ends[0].mark, ends[1].mark)
-                differences.barh(row + offset, stop - start, height=0.3, color=colour,
-                                 alpha=0.35 if doubtful else 0.9)  # fmt: skip
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.set(xlabel=f"{metric}, %", title=title)
+    keys = []
+    for place, pair in enumerate(pairs):
+        y = np.arange(len(labels)) + 0.18 * (2 * place - len(pairs) + 1)
+        colour = style.method_marker(pair[0])["color"]
+        there = [name for name in pair if name in wide.value]
+        doubtful = (wide.mark[there] == "?").any(axis=1)
+        for name in there:
+            marker = "oD"[pair.index(name)]
+            keys.append(_method_key(name, marker))
+            own = keys[-1].get_color()
+            for open_mark in (False, True):
+                at = (wide.mark[name] == "?") == open_mark
+                ax.plot(wide.value[name][at], y[at], marker, color=own, markersize=6,
+                        markerfacecolor="white" if open_mark else own, zorder=3)  # fmt: skip
+        if len(there) == 2:
+            start, stop = (wide.value[name].to_numpy(float) for name in pair)
+            ax.hlines(y, start, stop, color=colour, linewidth=1.5)
+            bars = differences.barh(y, stop - start, height=0.3, color=colour)
+            for bar, faint in zip(bars, doubtful, strict=True):
+                bar.set_alpha(0.35 if faint else 0.9)
+    panels.name_rows(ax, labels)
+    ax.set(xlabel=f"{metric}, %", title=style.words(title, 60, 2))
     ax.grid(axis="x", color="#E5E5E5")
     ax.set_axisbelow(True)
     differences.axvline(0, color=style.GREY, linewidth=1)
     differences.set(xlabel="gain, percentage points", title="+ SPD minus baseline")
-    shown = set(chosen.index.get_level_values("method"))
-    handles = [
-        Line2D([], [], color=style.method_style(name)["color"], linestyle="", marker=marker,
-               label=style.method_name(name))
-        for pair in pairs
-        for marker, name in zip("oD", pair, strict=True)
-        if name in shown
-    ]  # fmt: skip
-    suspect = Line2D([], [], color=style.GREY, marker="o", markerfacecolor="white", linestyle="",
-                     label="suspect")  # fmt: skip
-    fig.legend(handles=[*handles, suspect], loc="outside lower center", ncols=5)
+    panels.legend(fig, [*keys, _open_key("suspect")], "outside lower center")
     return fig
-
-
-def _half(gains: pd.Series) -> float:
-    """Half a 95 % interval of a mean, Student's."""
-    return float(stats.t.ppf(0.975, len(gains) - 1) * gains.std() / len(gains) ** 0.5)
-
-
-def _arrows(ax: Axes, points: pd.DataFrame, doubtful: set[str]) -> None:
-    for baseline in ("SimSiam", "Supervised"):
-        start, stop = points.loc[baseline], points.loc[f"{baseline}+SPD"]
-        colour = style.METHOD_COLOURS[baseline.lower()]
-        ax.annotate(
-            "", (stop.detection, stop.segmentation), (start.detection, start.segmentation),
-            arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1.5, "shrinkA": 4,
-                        "shrinkB": 5},
-        )  # fmt: skip
-        for name, point, marker in (
-            (baseline, start, "o"),
-            (f"{baseline}+SPD", stop, "D"),
-        ):
-            face = "none" if name in doubtful else colour
-            ax.plot(point.detection, point.segmentation, marker, color=colour, markersize=7,
-                    markerfacecolor=face)  # fmt: skip
-
-
-def _gain_dots(ax: Axes, rows: pd.DataFrame, y: np.ndarray, colour: str, centre: float) -> None:
-    suspect = rows.suspect.to_numpy()
-    x = rows.gain.to_numpy()
-    ax.plot(x[~suspect], y[~suspect], "o", color=colour, markersize=4, alpha=0.8)
-    ax.plot(x[suspect], y[suspect], "o", color=colour, markersize=4, markerfacecolor="white")
-    ax.plot([x.mean()] * 2, [centre - 0.17, centre + 0.17], color=style.BLACK, linewidth=2)
-    ax.text(1.01, centre, f"{(x > 0).sum()} ▲ {(x < 0).sum()} ▼", fontsize=7.5, ha="left",
-            va="center", transform=ax.get_yaxis_transform(), color="#333333")  # fmt: skip
-
-
-def _gain_legend(mean: bool = True) -> list[Line2D]:
-    handles = [
-        Line2D([], [], color=colour, marker="o", linestyle="", label=metric)
-        for metric, colour in METRIC_COLOURS.items()
-    ]
-    open_mark = {"color": style.GREY, "marker": "o", "markerfacecolor": "white", "linestyle": ""}
-    handles.append(Line2D([], [], **open_mark, label="rests on a suspect value"))
-    if mean:
-        handles.append(Line2D([], [], color=style.BLACK, linewidth=2, label="mean"))
-    return handles

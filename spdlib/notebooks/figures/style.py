@@ -1,6 +1,8 @@
-"""What all figures share: fonts, widths, and one colour a method, the same everywhere."""
+"""What all figures share: fonts, widths, one colour a method, and how names are written on them."""
 
 import io
+import textwrap
+import zlib
 from typing import Any
 
 import seaborn as sns
@@ -30,31 +32,14 @@ METHOD_COLOURS = {
     "moco": ORANGE,
     "simclr": GREEN,
 }
+VARIANTS = "sD^vPX"  # markers of methods with another eta, of controls and the like
 HEAT = "inferno"  # anomaly maps and attention: perceptually even, safe for all colour vision
 
 
 def use() -> None:
     """Sets the figures' style; called once at the top of each notebook."""
-    sns.set_theme(
-        context="notebook",
-        style="ticks",
-        rc={
-            "figure.dpi": 100,
-            "savefig.dpi": 100,
-            "figure.constrained_layout.use": True,
-            "font.size": 10,
-            "axes.titlesize": 10.5,
-            "axes.labelsize": 10,
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
-            "legend.fontsize": 9,
-            "legend.frameon": False,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "image.cmap": "gray",
-            "image.interpolation": "nearest",
-        },
-    )
+    plain = {"legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False}
+    sns.set_theme(context="notebook", style="ticks", font_scale=0.83, rc=plain)
     # A notebook shows a Figure that is a cell's last value as a picture, not as its name, only
     # once told so; pyplot, which would tell it, stays out of this.
     if (shell := get_ipython()) is not None:
@@ -69,8 +54,8 @@ def figure(
     Args:
         rows: Rows of axes.
         columns: Columns of axes.
-        height: Of the whole figure, inches.
-        width: Of the whole figure, inches.
+        height: Height of the whole figure, inches.
+        width: Width of the whole figure, inches.
         **subplots: Passed to ``Figure.subplots``, e.g. ``squeeze=False``, ``width_ratios``.
 
     Returns:
@@ -80,17 +65,48 @@ def figure(
     return fig, fig.subplots(rows, columns, **subplots)
 
 
-def method_style(method: str) -> dict[str, object]:
-    """Keyword arguments of a method's line: baselines dashed and open, + SPD solid and filled."""
-    spd = method.endswith(SPD_SUFFIX)
-    colour = METHOD_COLOURS.get(method.removesuffix(SPD_SUFFIX), BLACK)
+def method_marker(method: str) -> dict[str, object]:
+    """Keyword arguments of a method's dot: open for a baseline, filled with SPD."""
+    base = max((m for m in METHOD_COLOURS if f"{method}_".startswith(f"{m}_")), default="", key=len)
+    colour = METHOD_COLOURS.get(base, BLACK)
+    variant = method.removeprefix(base).removeprefix(SPD_SUFFIX) if base else ""
     return {
         "color": colour,
-        "linestyle": "-" if spd else "--",
-        "marker": "o",
-        "markerfacecolor": colour if spd else "white",
-        "label": method_name(method),
+        "marker": VARIANTS[zlib.crc32(variant.encode()) % len(VARIANTS)] if variant else "o",
+        "markerfacecolor": colour if SPD_SUFFIX in method else "white",
     }
+
+
+def method_style(method: str) -> dict[str, object]:
+    """Keyword arguments of a method's line: dashed and open for a baseline, solid with SPD."""
+    line = "-" if SPD_SUFFIX in method else "--"
+    return {**method_marker(method), "linestyle": line, "label": words(method_name(method))}
+
+
+def readable(text: object) -> str:
+    """A text from elsewhere with what cannot be shown replaced: stray bytes, control characters."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+
+
+def words(text: object, width: int = 40, lines: int = 1) -> str:
+    r"""A text from elsewhere as figures show it: short enough, and never read as a formula.
+
+    Args:
+        text: Any text; its own line ends are kept.
+        width: Longest line, characters; longer ones are broken between words.
+        lines: Most lines to break one into; an ellipsis stands for the rest.
+
+    >>> words("costs $5"), words("a rather long name of a defect", 16)
+    ('costs \\$5', 'a rather long…')
+    """
+    shown = []
+    for line in str(text).split("\n"):
+        pieces = textwrap.wrap(readable(line), max(width, 2)) or [""]
+        if len(pieces) > lines:
+            pieces[lines - 1] = pieces[lines - 1][: max(width, 2) - 1] + "…"
+        shown += pieces[:lines]
+    joined = "\n".join(shown).replace("$", r"\$")
+    return f"\u200b{joined}" if joined.startswith("_") else joined  # else a legend leaves it out
 
 
 def png(drawn: Figure) -> bytes:

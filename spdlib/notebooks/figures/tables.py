@@ -34,39 +34,30 @@ def styled(number: int) -> Styler:
 
 
 def style_table(
-    values: pd.DataFrame,
-    text: pd.DataFrame,
-    pairs: Names,
-    caption: str,
-    uuid: str,
-    bold: bool = True,
+    values: pd.DataFrame, text: pd.DataFrame, pairs: Names, caption: str, uuid: str
 ) -> Styler:
     """A table of methods and metrics with the best in bold and gains coloured.
 
     Args:
         values: Numbers; columns are (method, metric), NaN where nothing was measured.
-        text: What stands in the cells, of the same shape.
+        text: Text of the cells, of the same shape.
         pairs: Method with SPD to its baseline.
         caption: Above the table.
-        uuid: Of its HTML, so that the same table is always the same HTML.
-        bold: Whether the best method of each row and metric is bold.
+        uuid: Names the HTML, so that the same table is always the same HTML.
     """
-    best = values.T.groupby(level=1).transform("max").T.eq(values) & bold
-    if values.columns.get_level_values(0).nunique() < 2:
-        best = best & False
-    gains = pd.DataFrame(np.nan, index=values.index, columns=values.columns)
+    methods = values.columns.unique(0)
+    best = values.T.groupby(level=1).transform("max").T.eq(values) & (len(methods) > 1)
+    gains = values * np.nan
     for method, baseline in pairs.items():
-        if {method, baseline} <= set(values.columns.get_level_values(0)):
+        if method in methods and baseline in methods:
             for metric in values[method].columns.intersection(values[baseline].columns):
-                difference = values[method, metric] - values[baseline, metric]
-                gains[method, metric] = difference.round(2)
-    arrows = np.select([gains > 0, gains < 0], [" ▲", " ▼"], "")
-    cells = text.fillna("–") + arrows
-    cells = cells.where(~best, "<b>" + cells + "</b>")
-    styler = _captioned(cells, caption, uuid).apply(lambda _: gains.map(_ground), axis=None)
+                gains[method, metric] = (values[method, metric] - values[baseline, metric]).round(2)
+    cells = text.fillna("–") + _arrows(gains)
+    styler = _captioned(cells.where(~best, "<b>" + cells + "</b>"), caption, uuid)
+    styler.apply(lambda _: gains.map(_ground), axis=None)
     if values.index[-1][-1] == "Mean":
-        line = "border-top: 1px solid rgba(127, 127, 127, 0.8)"
-        styler.apply(lambda _: _last_row(cells, line), axis=None)
+        line = {"border-top": "1px solid rgba(127, 127, 127, 0.8)"}
+        styler.set_properties(pd.IndexSlice[[values.index[-1]], :], **line)
     return styler
 
 
@@ -81,15 +72,21 @@ def own(name: str, rows: pd.DataFrame) -> Styler:
     means = means[means.metric.isin(paper.METRICS)]
     index = ["dataset", *(["setting"] if means.setting.any() else []), "category"]
     frames = [paper.layout(means, index, ["method", "metric"], s) for s in ("value", "text")]
-    values, text = (frame.rename(columns=style.method_name, level=0) for frame in frames)
+    values, text = (
+        frame.rename(columns=style.method_name, level=0).rename(index=style.readable)
+        for frame in frames
+    )
     found = comparison.gains(rows)[["baseline", "method"]].map(style.method_name)
     pairs = dict(zip(found.method, found.baseline, strict=True))
-    return style_table(values, text, pairs, f"Yours: {name}, %", f"own{zlib.crc32(name.encode())}")
+    shown = style.readable(name)
+    return style_table(
+        values, text, pairs, f"Yours: {shown}, %", f"own{zlib.crc32(shown.encode())}"
+    )
 
 
 def gain_counts(counts: pd.DataFrame) -> Styler:
     """Mean gains and their signs, as :func:`spdlib.paper.sign_counts` gives them."""
-    arrows = np.select([counts["mean"].round(1) > 0, counts["mean"].round(1) < 0], [" ▲", " ▼"], "")
+    arrows = _arrows(counts["mean"].round(1))
     cell = [
         f"{row.mean:+.1f}{arrow} ({row.up}/{row.down}){' ?' if row.suspect else ''}"
         for row, arrow in zip(counts.itertuples(), arrows, strict=True)
@@ -119,8 +116,11 @@ def _captioned(cells: pd.DataFrame, caption: str, uuid: str) -> Styler:
         {"selector": "td", "props": "text-align: right; padding: 0.15em 0.7em"},
         {"selector": "th.col_heading:not(.level0)", "props": "text-align: right"},
     ]
-    styler = cells.style.set_caption(caption).set_table_styles(dress).set_uuid(uuid)
-    return styler
+    return cells.style.set_caption(caption).set_table_styles(dress).set_uuid(uuid)
+
+
+def _arrows(gains: pd.DataFrame | pd.Series) -> np.ndarray:
+    return np.select([gains > 0, gains < 0], [" ▲", " ▼"], "")
 
 
 def _ground(gain: float) -> str:
@@ -129,9 +129,3 @@ def _ground(gain: float) -> str:
         return ""
     opacity = WEAKEST + (STRONGEST - WEAKEST) * min(abs(gain) / FULL, 1) ** 0.5
     return f"background-color: rgba({UP if gain > 0 else DOWN}, {opacity:.2f})"
-
-
-def _last_row(cells: pd.DataFrame, css: str) -> pd.DataFrame:
-    found = pd.DataFrame("", index=cells.index, columns=cells.columns)
-    found.iloc[-1] = css
-    return found

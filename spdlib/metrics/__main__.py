@@ -1,6 +1,6 @@
 import sys
 
-from spdlib.sweep.sweeping import main
+from spdlib.metrics.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,311 @@
+"""Notebooks as programs: what parameters they declare, executing them, what failed in them."""
+
+import ast
+import hashlib
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+from pydantic import TypeAdapter, ValidationError
+
+from spdlib import paths
+from spdlib.settings import unknown
+
+Values = dict[str, Any]
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*m")  # in the messages of coloured tracebacks
+NOTHING = (None, "null", "None")
+SCALARS = (bool, int, float, str)
+# papermill reads neither `str | None` nor a comment with an equals sign.
+ANNOTATION = re.compile(r"^(\w+\s*:)([^=#\n]*)", re.M)
+COMMENT = re.compile(r"""^((?:[^#'"\n]|"[^"\n]*"|'[^'\n]*')*)#.*$""", re.M)
+
+
+def find(names: list[str] | None = None) -> list[Path]:
+    """The project's notebooks in order, or those whose names begin as given (``"03"``).
+
+    A name that ends in ``.ipynb`` is a file anywhere.
+
+    Raises:
+        FileNotFoundError: No notebook begins like one of the names.
+    """
+    home = paths.root() / "notebooks"
+    known = sorted(home.glob("[0-9][0-9]_*.ipynb"))
+    chosen = []
+    for name in names or [""]:
+        found = [path for path in known if path.stem.startswith(name)]
+        if name.endswith(".ipynb"):
+            places = [folder / name for folder in (Path.cwd(), paths.root(), home)]
+            found = [path for path in places if path.is_file()][:1]
+        if not found:
+            there = ", ".join(one.stem for one in known)
+            raise FileNotFoundError(f"no notebook {name!r}; there are {there}")
+        chosen += found
+    return sorted(set(chosen), key=lambda path: path.name)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter as its notebook declares it.
+
+    Attributes:
+        name: Its name.
+        kind: Type of its value; Any where it is not known.
+        is_optional: Whether it may be None.
+        default: The notebook's own value; None also where that is no literal.
+    """
+
+    name: str
+    kind: Any
+    is_optional: bool
+    default: Any
+
+    def read(self, value: Any) -> Any:
+        """A value as the notebook wants it, from a value or from text.
+
+        Text is read by the declared type: where that is ``str`` it is the value as it stands.
+        A list is written as in YAML; its items are again read by their type.
+
+        Raises:
+            ValueError: It is not of that type; the message names the parameter.
+
+        >>> Parameter("dataset", str, False, "elpv").read("batch #2")
+        'batch #2'
+        >>> Parameter("categories", list[str], True, None).read("[01, 02]")
+        ['01', '02']
+        >>> Parameter("interactive", bool, False, True).read("no")
+        False
+        """
+        if value is None or value in ("null", "None"):
+            value = None if self.is_optional else value
+        elif isinstance(value, str) and self.kind not in SCALARS:
+            value = parse(
+                value, self.name, yaml.SafeLoader if self.kind is Any else yaml.BaseLoader
+            )
+        kind = self.kind | None if self.is_optional else self.kind
+        try:
+            return TypeAdapter(kind).validate_python(value)
+        except ValidationError as error:
+            problem = error.errors()[0]
+        form = f"; a list is written '[{value}]'" if problem["type"] == "list_type" else ""
+        message = problem["msg"][0].lower() + problem["msg"][1:]
+        raise ValueError(f"{self.name}: {message}, not {problem['input']!r}{form}")
+
+
+def declared(notebook: str | Path) -> dict[str, Parameter]:
+    """The parameters of a notebook, by name, as its ``parameters`` cell declares them.
+
+    Raises:
+        FileNotFoundError: There is no such notebook.
+        ValueError: It is not a notebook, or none of its cells is tagged ``parameters``.
+    """
+    import papermill
+
+    nb = read(notebook)
+    nb.cells = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
+    if not nb.cells:
+        raise ValueError(f"{paths.show(notebook)}: none of its cells is tagged 'parameters'")
+    plain = COMMENT.sub(r"\1", nb.cells[0].source)
+    nb.cells[0].source = ANNOTATION.sub(
+        lambda match: match[1] + re.sub(r"[^\w\[\]\s]", ",", match[2]), plain
+    )
+    found = papermill.inspect_notebook(nb)
+    return {n: _parameter(n, one["inferred_type_name"], one["default"]) for n, one in found.items()}
+
+
+def fit(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> Values:
+    """Given values, or their text, as a notebook's parameters.
+
+    Raises:
+        ValueError: A name is unknown or a value does not fit; one line each.
+    """
+    values, problems = {}, []
+    for name, value in given.items():
+        try:
+            if name not in known:
+                raise ValueError(unknown(name, known))
+            values[name] = known[name].read(value)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n  ".join(problems))
+    return values
+
+
+def parse(text: str, name: str, loader: type = yaml.BaseLoader) -> Any:
+    """A piece of YAML whose numbers, dates and words stay the text they are.
+
+    Args:
+        text: The YAML.
+        name: What it is, for the error.
+        loader: YAML's; the safe one makes numbers and dates of text.
+
+    Raises:
+        ValueError: It is not YAML.
+
+    >>> parse("{seed: [01, 1e-3], dataset: no}", "grid")
+    {'seed': ['01', '1e-3'], 'dataset': 'no'}
+    """
+    try:
+        return yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{name}: not YAML, {text[:80]!r}: {reason}") from None
+
+
+def read(notebook: str | Path) -> NotebookNode:
+    """A notebook's content.
+
+    Raises:
+        FileNotFoundError: There is no such notebook.
+        ValueError: It is not a notebook.
+    """
+    if not Path(notebook).is_file():
+        raise FileNotFoundError(f"no notebook at {paths.show(notebook)}")
+    try:
+        return nbformat.read(notebook, as_version=4)
+    except Exception as error:  # of JSON, of its schema, of what lacks there: nbformat has many
+        raise ValueError(f"{paths.show(notebook)} is not a notebook: {str(error)[:80]}") from None
+
+
+def execute(
+    notebook: str | Path,
+    output: str | Path,
+    parameters: Mapping[str, Any] | None = None,
+    log: TextIO | None = None,
+) -> NotebookNode:
+    """Executes a notebook through papermill and writes it, cleaned, and an HTML copy.
+
+    Args:
+        notebook: What to run.
+        output: Where the executed notebook goes; the HTML copy goes beside it. What ran
+            before an error is there to read, too.
+        parameters: Values for the ``parameters`` cell.
+        log: Where to write what cells print, while they run.
+
+    Returns:
+        The executed notebook.
+
+    Raises:
+        RuntimeError: A cell failed, or an explorer did; the message is the error's own.
+    """
+    import papermill
+
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(_with_parameters(notebook, dict(parameters or {})), output)
+    path = re.sub(r"([{}])", r"\1\1", str(output))  # papermill takes paths for templates
+    try:
+        nb = papermill.execute_notebook(
+            path, path, progress_bar=False, stdout_file=log, stderr_file=log,
+            # A kernel warns that it talks over TCP; it does so within this machine.
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        )  # fmt: skip
+        problems = errors(nb)
+    except papermill.PapermillExecutionError as error:
+        nb = nbformat.read(output, as_version=4)
+        problems = [f"cell {error.exec_count}: {error.ename}: {error.evalue}"]
+    clean(nb)
+    with paths.replacing(output) as temporary:
+        nbformat.write(nb, temporary)
+    with paths.replacing(output.with_suffix(".html")) as temporary:
+        temporary.write_text(_html(nb, output.stem), encoding="utf-8")
+    if problems:
+        raise RuntimeError(COLOUR_CODES.sub("", "; ".join(problems)))
+    return nb
+
+
+def errors(nb: NotebookNode) -> list[str]:
+    """What failed in an executed notebook, also where ipywidgets swallowed it.
+
+    An exception inside a widget's callback never reaches a cell's outputs: it stays in the
+    state of an ``Output`` widget, where neither papermill nor a reader of cells sees it.
+    """
+    found = [
+        f"cell {cell.execution_count}: {output.ename}: {output.evalue}"
+        for cell in nb.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.output_type == "error"
+    ]
+    widgets = nb.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    for widget in widgets.get("state", {}).values():
+        for output in widget.get("state", {}).get("outputs", ()):
+            if isinstance(output, dict) and output.get("output_type") == "error":
+                found.append(f"a widget: {output.get('ename')}: {output.get('evalue')}")
+    return found
+
+
+def clean(nb: NotebookNode) -> NotebookNode:
+    """Removes, in place, what a reader of the file cannot use: widget and papermill metadata.
+
+    A widget's view is of no use without its kernel; its text stays in its place.
+    """
+    kept = {"kernelspec", "language_info", "spdlib"}
+    nb.metadata = NotebookNode({k: v for k, v in nb.metadata.items() if k in kept})
+    nb.metadata["language_info"] = {"name": "python"}
+    nb.metadata["spdlib"] = {"code_sha256": digest(nb)}
+    for cell in nb.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = NotebookNode({"tags": tags} if tags else {})
+        for output in cell.get("outputs", ()):
+            if WIDGET_VIEW in output.get("data", {}):
+                output["data"] = {"text/plain": "[an explorer: open this notebook in JupyterLab]"}
+    return nb
+
+
+def digest(nb: NotebookNode) -> str:
+    """SHA-256 of the code cells, to tell whether outputs were made from the code above them."""
+    code = "\0".join(cell.source for cell in nb.cells if cell.cell_type == "code")
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def print_any_text() -> None:
+    """Makes names whose bytes are no UTF-8 printable: they are written as ``\\udcfc``."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # a stream that somebody put there
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _parameter(name: str, annotation: str, text: str) -> Parameter:
+    default = None
+    with suppress(ValueError, SyntaxError):  # an expression: only the notebook knows its value
+        default = ast.literal_eval(text)
+    depth = annotation.count("list") or isinstance(default, list)
+    items = default if isinstance(default, list) and default else [default]
+    kinds = {kind for kind in SCALARS if re.search(rf"\b{kind.__name__}\b", annotation)}
+    kinds = kinds or {type(item) for item in items} & set(SCALARS)
+    if not kinds and depth:
+        kinds = {str}  # `list = None` says no more; names are the most common
+    kind = kinds.pop() if len(kinds) == 1 else Any
+    for _ in range(depth if kind is not Any else 0):
+        kind = list[kind]
+    is_optional = bool(depth) or text == "None" or bool(re.search(r"None|Optional", annotation))
+    return Parameter(name, kind, is_optional, default)
+
+
+def _with_parameters(notebook: str | Path, parameters: Values) -> NotebookNode:
+    """A notebook with a cell of parameters, as papermill makes it."""
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    nb = load_notebook_node(str(notebook))
+    if parameters:
+        nb = parameterize_notebook(nb, parameters)
+        # Their text may hold what is no UTF-8, and so cannot be written; the cell escapes it.
+        nb.metadata.papermill["parameters"] = {}
+    return nb
+
+
+def _html(nb: NotebookNode, title: str) -> str:
+    from nbconvert import HTMLExporter
+
+    return HTMLExporter().from_notebook_node(nb, {"metadata": {"name": title}})[0]

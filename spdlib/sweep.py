@@ -1,0 +1,571 @@
+"""A notebook over a grid of parameters: on this machine or on a Dask cluster, and again.
+
+    python -m spdlib.sweep 03 -p seed '[0, 1, 2]' -j 2
+    python -m spdlib.sweep notebooks/03_padim_evaluation.ipynb -g grid.yaml --dask tcp://HOST:8786
+
+Each run is a process of its own, so that one which crashes stops no other, and has a folder
+under ``runs/sweeps/NOTEBOOK/``, named by its parameters:
+
+    NOTEBOOK.ipynb, .html   executed
+    log.txt                 what it printed, and its error
+    run.yaml                parameters, state, seconds, error
+    results/, ...           whatever the notebook writes into ``runs/``
+
+To the notebook that folder *is* ``runs/``, with the encoders of its data set linked into it:
+runs read those and never write over each other. The same sweep started again does what is
+missing or failed, and what an older version of the notebook did. All results together go to
+``runs/sweeps/NOTEBOOK/results.csv`` and, for notebook 07, into ``runs/results/``.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import yaml
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from spdlib import execution, paths, results
+from spdlib.execution import Values
+from spdlib.progress import Bar
+
+Grid = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+RECORD, LOG = "run.yaml", "log.txt"
+LONGEST = 160  # characters of a run's name; longer ones end in a digest
+WAIT_FOR_WORKERS = 120  # seconds
+THREADS = "OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM"
+PROCESSES: set[subprocess.Popen] = set()  # that this process waits for
+
+
+@dataclass(frozen=True)
+class Run:
+    """One notebook with one set of parameters, in one folder.
+
+    Attributes:
+        notebook: What is run.
+        parameters: Those of the grid, as the notebook declares them.
+        setting: Those of them that are not the notebook's defaults.
+        extra: Parameters that are no part of the grid: explorers off.
+        folder: Where everything goes that the run writes.
+        code: Digest of the notebook's code, see :func:`spdlib.execution.digest`.
+        encoders: Folder of its data set's pretrained encoders.
+    """
+
+    notebook: Path
+    parameters: Values
+    setting: Values
+    extra: Values
+    folder: Path
+    code: str
+    encoders: Path
+
+    @property
+    def command(self) -> list[str]:
+        """The command that runs it."""
+        values = {n: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
+                  for n, v in (self.extra | self.parameters).items()}  # fmt: skip
+        given = [part for n, value in values.items() for part in ("-p", n, value)]
+        run = [sys.executable, "-m", "spdlib.notebooks", "run", str(self.notebook)]
+        return [*run, "--verbose", *given]
+
+    @property
+    def record(self) -> Values:
+        """The beginning of ``run.yaml``."""
+        about = {"notebook": str(self.notebook), "parameters": self.parameters}
+        return about | {"setting": self.setting, "code": self.code}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether these parameters have been run to the end, by the code as it is now."""
+        done = self.record | {"state": "done"}
+        executed = self.folder / self.notebook.name
+        return done.items() <= read(self.folder).items() and executed.is_file()
+
+
+def load(path: str | Path) -> Grid:
+    """A grid from a YAML file: parameters and their lists of values, or a list of such grids.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not YAML, or something else than grids.
+    """
+    grid = execution.parse(Path(path).read_text(encoding="utf-8"), str(path))
+    expand(grid)
+    return grid
+
+
+def expand(grid: Grid) -> list[Values]:
+    """The parameters of each run: all combinations, the last parameter changing fastest.
+
+    Args:
+        grid: Lists of values by parameter; what is no list is one value, and a value that is a
+            list itself stands in a list: ``{"stages": [[1, 2], [3]]}``. Or a list of grids.
+
+    Raises:
+        ValueError: It is no grid, or a parameter has no values.
+
+    >>> expand({"category": "poly", "seed": [0, 1]})
+    [{'category': 'poly', 'seed': 0}, {'category': 'poly', 'seed': 1}]
+    """
+    runs = []
+    for part in grid if isinstance(grid, list) and grid else [grid]:
+        if not isinstance(part, Mapping):
+            raise ValueError(f"a grid gives lists of values by parameter, not {part!r}")
+        lists = [value if isinstance(value, list) else [value] for value in part.values()]
+        if [] in lists:
+            raise ValueError(f"grid: {list(part)[lists.index([])]} has an empty list of values")
+        runs += [dict(zip(part, values, strict=True)) for values in itertools.product(*lists)]
+    return runs
+
+
+def name(run: Values, order: Collection[str] = ()) -> str:
+    """A folder's name for a run, from its parameters; different runs have different names.
+
+    Args:
+        run: Parameters.
+        order: Names in the order in which they come; others follow, sorted.
+
+    >>> name({"seed": 1, "category": "poly"}, order=["category", "seed"])
+    'category=poly,seed=1'
+    >>> name({})
+    'defaults'
+    """
+    names = sorted(run, key=lambda n: ([*order].index(n) if n in order else len(order), n))
+    plain = ",".join(f"{n}={_plain(run[n])}" for n in names) or "defaults"
+    safe = re.sub(r"[^\w.,=+-]", "_", plain, flags=re.ASCII)
+    if safe == plain and len(safe) <= LONGEST:
+        return safe
+    text = json.dumps(run, sort_keys=True, default=str)
+    return f"{safe[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def plan(notebook: str | Path, grid: Grid, folder: str | Path | None = None) -> list[Run]:
+    """The runs of a grid, checked against the notebook; nothing is started or written.
+
+    Args:
+        notebook: Its path.
+        grid: See :func:`expand`; text is read by the types that the notebook declares.
+        folder: Of the sweep; by default ``sweeps/NOTEBOOK`` in the data set's ``runs``.
+
+    Raises:
+        FileNotFoundError: There is no such notebook.
+        ValueError: A name or a type does not fit; the message has one line a problem.
+    """
+    notebook = Path(notebook).absolute()
+    known = execution.declared(notebook)
+    code = execution.digest(execution.read(notebook))
+    quiet = {"interactive": False} if "interactive" in known else {}
+    found, problems = [], {}
+    for given in expand(grid):
+        try:
+            found.append(execution.fit(known, given))
+        except ValueError as error:
+            problems |= dict.fromkeys(str(error).split("\n  "))
+    if problems:
+        raise ValueError(f"the grid does not fit {notebook.name}:\n  " + "\n  ".join(problems))
+    own = known["dataset"].default if "dataset" in known else None
+    home = paths.runs(_only(values.get("dataset", own) for values in found))
+    folder = Path(folder or home / "sweeps" / notebook.stem).absolute()
+    runs = {}
+    for values in found:
+        setting = {n: value for n, value in values.items() if known[n].default != value}
+        encoders = paths.encoders(values.get("dataset", own)).absolute()
+        place = folder / name(values, order=list(known))
+        runs[place] = Run(notebook, values, setting, quiet, place, code, encoders)
+    return list(runs.values())
+
+
+def sweep(
+    notebook: str | Path,
+    grid: Grid,
+    on: Any = 1,
+    folder: str | Path | None = None,
+    threads: int | None = None,
+    memory: float | str | None = None,
+    again: bool = False,
+) -> pd.DataFrame:
+    """Runs what a grid lacks, and gathers the results.
+
+    Args:
+        notebook: Its path.
+        grid: Lists of values by parameter, see :func:`expand`.
+        on: Where: a number of processes on this machine (1 is in order), the address of a Dask
+            scheduler or its ``Client``, or any executor of ``concurrent.futures``. Workers
+            elsewhere must see the same files at the same paths.
+        folder: Of the sweep; by default ``sweeps/NOTEBOOK`` in the data set's ``runs``.
+        threads: Of each run; by default the machine's cores divided by the runs at once.
+        memory: That a run may need, bytes or ``"6GB"``: no more run at once than there is room
+            for.
+        again: Run everything, also what is done.
+
+    Returns:
+        One row a run, as :func:`runs` gives them. A failed run stops no other; its row has the
+        notebook's error.
+
+    Raises:
+        ValueError: The grid does not fit the notebook, or memory does not suffice for one run.
+    """
+    planned = plan(notebook, grid, folder)
+    where = planned[0].folder.parent
+    if todo := [run for run in planned if again or not run.is_done]:
+        with _executor(on, threads, _bytes(memory)) as (executor, threads):
+            _work(todo, executor, threads)
+    collect(where)
+    rows = runs(where)
+    return rows[rows.run.isin([run.folder.name for run in planned])].reset_index(drop=True)
+
+
+def runs(folder: str | Path) -> pd.DataFrame:
+    """All runs in a sweep's folder: columns ``run``, each parameter, ``state``, ``error``,
+    ``seconds``, ``threads``, ``host``, ``started`` and ``code``."""
+    columns = ["state", "error", "seconds", "threads", "host", "started", "code"]
+    rows = []
+    for path in sorted(Path(folder).glob(f"*/{RECORD}")):
+        record = read(path.parent)
+        about = {column: record.get(column) for column in columns}
+        rows.append({"run": path.parent.name, **record.get("parameters", {}), **about})
+    found = pd.DataFrame(rows, columns=None if rows else ["run", *columns])
+    return found[[c for c in found.columns if c not in columns] + columns]
+
+
+def collect(folder: str | Path) -> pd.DataFrame:
+    """Gathers the results of all finished runs in a sweep's folder into one tidy table.
+
+    Writes ``results.csv`` and ``runs.csv`` there, and ``sweep_NOTEBOOK.json`` among the data
+    set's results. Of runs by different versions of the notebook the newest version's count.
+
+    Returns:
+        The rows, with the column ``run`` and a column for each parameter of the grids that they
+        do not tell already. Those that are not the notebook's defaults are the ``setting``.
+
+    Raises:
+        ValueError: A run's file of results cannot be read; names it.
+    """
+    folder = Path(folder)
+    rows = runs(folder)
+    _write_csv(folder / "runs.csv", rows)
+    done = rows[rows.state == "done"].sort_values("started")
+    newest = done[done.code == done.code.iloc[-1]].run if len(done) else []
+    parts = {run: results.read(folder / run / "results") for run in sorted(newest)}
+    parts = {run: part.assign(run=run) for run, part in parts.items() if len(part)}
+    if not parts:
+        return pd.DataFrame(columns=[*results.COLUMNS, "run"])
+    records = {run: read(folder / run) for run in parts}
+    names = {n: None for record in records.values() for n in record["parameters"]}
+    untold = [n for n in names if not all(_is_told(n, records[r], parts[r]) for r in parts)]
+    for run, record in records.items():
+        values = {n: record["parameters"].get(n) for n in untold}
+        columns = {n: str(v) if isinstance(v, list) else v for n, v in values.items()}
+        setting = {n: v for n, v in record["setting"].items() if n in untold}
+        text = name(setting, order=untold) if setting else None
+        parts[run] = parts[run].assign(**columns, setting=text)
+    found = pd.concat(parts.values(), ignore_index=True)
+    _write_csv(folder / "results.csv", found)
+    about = {"sweep": paths.show(folder.absolute()), "runs": len(newest)}
+    dataset = _only(record["parameters"].get("dataset") for record in records.values())
+    results.save(f"sweep_{folder.name}", found.drop(columns="run"), about, dataset)
+    return found
+
+
+def run_one(run: Run, threads: int, data: str, directory: str) -> Values:
+    """Runs a notebook in a process of its own and waits for it; called by the executor.
+
+    Args:
+        run: What to run; its folder exists.
+        threads: It may use.
+        data: Folder of data sets on the machine that starts the sweep.
+        directory: Working directory there, for relative paths among the parameters.
+
+    Returns:
+        The record, as in ``run.yaml``. A failure is recorded, not raised.
+
+    Raises:
+        FileNotFoundError: This machine does not see the run's folder.
+    """
+    host = socket.gethostname()
+    if not run.folder.is_dir():
+        raise FileNotFoundError(
+            f"{host} does not see {run.folder}: workers need the same files at the same paths as "
+            "the machine that starts the sweep"
+        )
+    record = run.record | {"state": "running", "host": host, "threads": threads}
+    record["started"] = datetime.now().astimezone().isoformat(timespec="seconds")
+    write(run.folder, record)
+    environment = os.environ | {f"{library}_THREADS": str(threads) for library in THREADS}
+    environment |= {"SPDLIB_RUNS": str(run.folder), "SPDLIB_DATA": data}
+    _end_leftover(run)
+    shutil.rmtree(run.folder / "results", ignore_errors=True)  # of an earlier try
+    since = time.monotonic()
+    _link(run.encoders, run.folder / "encoders")
+    with (
+        open(run.folder / LOG, "w", encoding="utf-8") as log,
+        subprocess.Popen(
+            run.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+            cwd=directory,
+        ) as process,
+    ):  # fmt: skip
+        PROCESSES.add(process)
+        code = process.wait()
+        PROCESSES.discard(process)
+    for file in filter(Path.is_symlink, (run.folder / "encoders").iterdir()):
+        file.unlink()
+    record |= {"state": "done", "seconds": round(time.monotonic() - since, 1)}
+    if code:
+        record |= {"state": "failed", "error": _error(run.folder / LOG, code)}
+    write(run.folder, record)
+    return record
+
+
+def read(folder: Path) -> Values:
+    """The record of a run's folder; empty if there is none, or none that can be read."""
+    try:
+        record = yaml.safe_load((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def write(folder: Path, record: Values) -> None:
+    """Puts a record into a run's folder."""
+    with paths.replacing(folder / RECORD) as temporary:
+        temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
+@contextmanager
+def _executor(on: Any, threads: int | None, memory: float) -> Iterator[tuple[Executor, int]]:
+    """An executor that runs no more at once than fit into memory, and the threads of each run."""
+    if isinstance(on, str):
+        from distributed import Client
+
+        with Client(on) as client, _executor(client, threads, memory) as found:
+            yield found
+    elif hasattr(on, "get_executor"):
+        yield _dask(on, threads, memory)
+    elif isinstance(on, Executor):
+        yield on, threads or max(1, cores() // (getattr(on, "_max_workers", None) or 1))
+    elif on < 1:
+        raise ValueError(f"on: {on} processes, at least 1 is needed")
+    else:
+        free = psutil.virtual_memory().available
+        if memory > free:
+            raise ValueError(
+                f"memory: {memory / 1e9:.1f} GB a run, but {free / 1e9:.1f} GB are free"
+            )
+        at_once = min(on, int(free // memory)) if memory else on
+        with ThreadPoolExecutor(at_once) as pool:  # a thread waits for each process
+            yield pool, threads or max(1, cores() // at_once)
+
+
+def _dask(client: Any, threads: int | None, memory: float) -> tuple[Executor, int]:
+    client.wait_for_workers(1, timeout=WAIT_FOR_WORKERS)
+    rooms = pd.DataFrame.from_dict(client.run(_room), orient="index")
+    shares = rooms.cores // rooms.groupby("host").slots.transform("sum")
+    threads = threads or max(1, int(shares.min()))
+    fitting = rooms.index[rooms.slots * memory <= rooms.memory].tolist()
+    if not fitting:
+        raise ValueError(
+            f"memory: no worker has {memory / 1e9:.1f} GB for each of its slots; start workers "
+            "with --nthreads 1 and a --memory-limit above that"
+        )
+    only = {"workers": fitting} if memory else {}
+    return client.get_executor(pure=False, **only), threads
+
+
+def _room(dask_worker: Any) -> Values:
+    """A Dask worker's host, cores, memory and slots; runs there."""
+    limit = dask_worker.memory_manager.memory_limit or psutil.virtual_memory().total
+    host = socket.gethostname()
+    return {"host": host, "cores": cores(), "memory": limit, "slots": dask_worker.state.nthreads}
+
+
+def _bytes(memory: float | str | None) -> int:
+    try:
+        return TypeAdapter(ByteSize).validate_python(memory or 0)
+    except ValidationError:
+        raise ValueError(f"memory: {memory!r} is not a size such as 6GB") from None
+
+
+def _work(todo: list[Run], executor: Executor, threads: int) -> None:
+    project = str(paths.data().absolute()), os.getcwd()
+    for run in todo:
+        run.folder.mkdir(parents=True, exist_ok=True)
+    futures, failed = {}, 0
+    try:
+        with Bar(len(todo), todo[0].notebook.stem, "runs", seconds=0.1) as bar:
+            futures = {executor.submit(run_one, run, threads, *project): run for run in todo}
+            for future in as_completed(futures):
+                state = _outcome(future, futures[future])
+                failed += state != "done"
+                bar.update(note=f"{failed} failed" if failed else "")
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        for process in list(PROCESSES):
+            process.terminate()
+        raise
+
+
+def _outcome(future: Future, run: Run) -> str:
+    try:
+        return future.result()["state"]
+    except (Exception, CancelledError) as error:
+        # The worker is lost, not the notebook: it left no record of an end.
+        lost = {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+        write(run.folder, run.record | lost)
+        return "failed"
+
+
+def _link(source: Path, target: Path) -> None:
+    """Links the files of ``source`` in ``target``.
+
+    Files are replaced when they are written, never changed, so what a run writes there becomes
+    a file of its own.
+    """
+    target.mkdir(exist_ok=True)
+    for file in source.glob("*"):
+        (target / file.name).unlink(missing_ok=True)
+        (target / file.name).symlink_to(file)
+
+
+def _end_leftover(run: Run) -> None:
+    """Ends what a killed worker left running: it would go on beside its repetition."""
+    for process in psutil.process_iter(["cmdline"]):
+        with suppress(psutil.Error):
+            is_same = (process.info["cmdline"] or [])[1:] == run.command[1:]
+            if is_same and process.environ().get("SPDLIB_RUNS") == str(run.folder):
+                process.kill()
+
+
+def _error(log: Path, code: int) -> str:
+    """Why a run failed, from the end of its log."""
+    if code in (-9, 137):
+        return "its process was killed, perhaps for want of memory: see --memory"
+    text = log.read_text(encoding="utf-8", errors="replace").strip()
+    error = text.rpartition("failed: ")[2].partition("\n      see ")[0][-2000:]
+    lost = ": perhaps for want of memory, see --memory" if "Kernel died" in error else ""
+    return (error or f"its process ended with code {code}") + lost
+
+
+def _plain(value: Any) -> str:
+    """Text of a value that stands for no other value; with a blank where there is no such text."""
+    items = value if isinstance(value, list) and len(value) > 1 else [value]
+    texts = [yaml.safe_dump(i, default_flow_style=True).removesuffix("\n...\n") for i in items]
+    return "+".join(t if re.fullmatch(r"[\w.-]+", t, re.ASCII) else f"{t} " for t in texts)
+
+
+def _only(datasets: Iterable[str | None]) -> str | None:
+    """The one data set of several runs, if it is one."""
+    different = set(datasets)
+    return different.pop() if len(different) == 1 else None
+
+
+def _is_told(name: str, record: Values, rows: pd.DataFrame) -> bool:
+    """Whether rows of results tell a run's parameter already: by its name, or as a word."""
+    if name in rows.columns or name not in record["parameters"]:
+        return True
+    value = record["parameters"][name]
+    words = set(value) if isinstance(value, list) else {value}
+    columns = [column for column in results.COLUMNS if column in rows.columns]
+    is_words = all(isinstance(word, str) for word in words)
+    return is_words and any(set(rows[column].unique()) == words for column in columns)
+
+
+def _write_csv(path: Path, rows: pd.DataFrame) -> None:
+    with paths.replacing(path) as temporary:
+        rows.to_csv(temporary, index=False, errors="backslashreplace")
+
+
+def _report(rows: pd.DataFrame, where: Path) -> None:
+    counts = rows.state.value_counts()
+    print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    for run in rows[rows.state != "done"].itertuples():
+        print(f"  {run.run}: {run.error}\n      see {paths.show(where / run.run / LOG)}")
+    if (where / "results.csv").is_file():
+        print(f"results of all: {paths.show(where / 'results.csv')}")
+
+
+def _values(name: str, text: str) -> Any:
+    """What stands in brackets is a list of values; anything else is one value's text."""
+    try:
+        values = execution.parse(text, name)
+    except ValueError:
+        values = text
+    return values if isinstance(values, list) else text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m spdlib.sweep", description=__doc__.splitlines()[0], epilog=(
+            "A list gives the values of a parameter; a value that is a list itself stands in "
+            "brackets: -p categories '[[mono], [mono, poly]]'. Text is taken as it stands; text "
+            "in brackets is a list, so a folder called [a] is written '[\"[a]\"]'."
+        ),
+    )  # fmt: skip
+    parser.add_argument("notebook", help="its path, or the beginning of its name: 03")
+    parser.add_argument("-g", "--grid", metavar="FILE", help="YAML: lists of values by parameter")
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUES"),
+        help="a parameter's value, or list of values: -p seed '[0, 1, 2]'",
+    )  # fmt: skip
+    parser.add_argument("-j", "--jobs", type=int, default=1, help="processes at once, here")
+    parser.add_argument("--dask", metavar="ADDRESS", help="of a scheduler, e.g. tcp://HOST:8786")
+    parser.add_argument("--threads", type=int, help="of each run; by default cores / runs at once")
+    parser.add_argument("--memory", help="that a run may need, e.g. 6GB: limits the runs at once")
+    parser.add_argument("-o", "--output", help="folder; by default runs/sweeps/NOTEBOOK")
+    parser.add_argument("--again", action="store_true", help="run what is done, too")
+    parser.add_argument("--list", action="store_true", help="say what would run, and end")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 1 if a run failed, 2 if none was started."""
+    execution.print_any_text()
+    given = _parser().parse_args(arguments)
+    try:
+        notebook = execution.find([given.notebook])[0]
+        grid = load(given.grid) if given.grid else {}
+        values = {name: _values(name, text) for name, text in given.p}
+        grid = {**grid, **values} if isinstance(grid, dict) else [{**g, **values} for g in grid]
+        planned = plan(notebook, grid, given.output)
+        if given.list:
+            for run in planned:
+                done = run.is_done and not given.again
+                print(f"{'done' if done else 'to do':<6} {run.folder.name}")
+            return 0
+        on = given.dask or given.jobs
+        options = {"folder": given.output, "threads": given.threads, "memory": given.memory}
+        rows = sweep(notebook, grid, on, again=given.again, **options)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    _report(rows, planned[0].folder.parent)
+    return 0 if (rows.state == "done").all() else 1
+
+
+if __name__ == "__main__":
+    from spdlib import sweep as itself  # by this name a worker finds what it is sent
+
+    sys.exit(itself.main())
