@@ -1,7 +1,6 @@
 """Checkpoints that are whole or not there, and that cannot run code when they are read."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import torch
 
-from spdlib.paths import replacing, show
+from spdlib.paths import need_room, replacing, show
 
 LAST = "last.ckpt"
 
@@ -62,18 +61,5 @@ def prepare(folder: str | Path, needed: int, names: Sequence[str] = (LAST,)) -> 
             file.write(b"room?")
     except OSError as error:
         raise OSError(f"{show(folder)}: cannot be written ({error.strerror})") from None
-    room_for(folder, needed)
+    need_room(folder, needed)
     return folder
-
-
-def room_for(folder: str | Path, needed: int) -> None:
-    """Sees that a folder's disk has room.
-
-    Raises:
-        OSError: It has less than ``needed`` bytes free.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(
-            f"{show(folder)}: {free / 1e6:,.0f} MB free on its disk, {needed / 1e6:,.0f} MB needed"
-        )

@@ -4,6 +4,7 @@ All randomness follows from the seed, the step and an image's place in the batch
 ends in the weights of an uninterrupted one, and two processes see the views that one would.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -159,6 +160,8 @@ def fit(
         processes(devices, num_nodes, accelerator) as process,
         torch.random.fork_rng(devices=[]),
         torch.enable_grad(),
+        # Names that torch has given others since 2.6.
+        warnings.catch_warnings(action="ignore", category=FutureWarning),
         ExitStack() as stack,
     ):
         loop = _Loop(training, process, parts, *dtypes)

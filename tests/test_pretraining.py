@@ -16,7 +16,7 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
-from spdlib import checkpoints
+from spdlib import paths
 from spdlib.datasets import elpv
 from spdlib.datasets.tree import tree
 from spdlib.encoders import HALF_NORM, IMAGENET_NORM, load_encoder, read_provenance
@@ -307,10 +307,10 @@ def test_what_does_not_fit_is_refused(tmp_path):
 
 def test_a_full_disk_is_reported_before_training(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 10_000_000})
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(paths.shutil, "disk_usage", lambda folder: usage)
     ran = []
     monkeypatch.setattr("spdlib.pretraining.training.fit", lambda *_, **__: ran.append(1))
-    with pytest.raises(OSError, match=r"10 MB free on its disk, \d+ MB needed"):
+    with pytest.raises(OSError, match=r"\d+ MB are needed, 10 MB are free on its disk"):
         pretrain(load_encoder("efficientnet_lite0"), noise(), small(), folder=tmp_path)
     assert not ran
 

@@ -27,7 +27,7 @@ from spdlib.encoders import Encoder, load_encoder, save_encoder
 from spdlib.images import Images
 from spdlib.methods import METHODS, StrongView
 from spdlib.objectives import Objective, SpdCosine, SpdCrossEntropy
-from spdlib.paths import dataset_name, replacing
+from spdlib.paths import dataset_name, need_room, replacing
 from spdlib.pretraining.monitors import collapse, spot_the_difference, spread
 from spdlib.pretraining.presets import Settings
 from spdlib.smoothblend import CutPaste, SmoothBlend
@@ -411,7 +411,7 @@ def export(encoder: Encoder, path: str | Path) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoints.room_for(path.parent, 2 * _bytes(encoder.state_dict().values()))
+    need_room(path.parent, 2 * _bytes(encoder.state_dict().values()))
     return save_encoder(encoder, path)
 
 

@@ -187,6 +187,11 @@ def measure(
     for (k, number), predicted in found.items():
         if task == "segmentation":
             truth, scores = predicted.masks, predicted.maps
+            if not truth.any():
+                raise ValueError(
+                    "masks: no test image has a marked pixel; segmentation needs masks of defects, "
+                    "or painted ones"
+                )
             values = metrics.pixel_metrics(scores, truth)
         else:
             truth, scores = predicted.labels, predicted.scores
