@@ -1,4 +1,4 @@
-"""What the features look at: attention maps of the distance to the nearest normal image.
+"""Attention maps: where features differ from those of the nearest normal image.
 
 The paper (Zou et al., 2022, supplement E, Fig. 11) applies GradCAM (Selvaraju et al., 2017) to
 the cosine similarity between the feature of a defective image and that of its nearest normal
@@ -58,7 +58,7 @@ class NormalBank:
 
     Args:
         features: Pooled features (N, D) of normal images.
-        index: What :meth:`nearest` calls each of them; by default 0 to N - 1.
+        index: Number of each, as :meth:`nearest` returns it; by default 0 to N - 1.
 
     Raises:
         ValueError: There are none, or a feature is zero or not finite.
@@ -219,7 +219,7 @@ def normalise(maps: Tensor, scale: str = "image") -> Tensor:
 
 
 def localisation(maps: Tensor, masks: Tensor) -> pd.DataFrame:
-    """How well each map finds the defect: one row an image.
+    """Measures of how well each map finds the defect: one row an image.
 
     Args:
         maps: Rectified maps (N, H, W) on any scale; the numbers do not depend on it.
@@ -262,8 +262,8 @@ def baseline_maps(height: int, width: int, spread: float = 0.25) -> dict[str, Te
     """Maps that know nothing of the image: ``uniform``, and a Gaussian about the ``centre``.
 
     Args:
-        height: Of the maps, pixels.
-        width: Of the maps, pixels.
+        height: Height of the maps, pixels.
+        width: Width of the maps, pixels.
         spread: Standard deviation of the Gaussian, in heights and widths.
     """
     y, x = (((torch.arange(n) + 0.5) / n - 0.5) / spread for n in (height, width))
@@ -309,10 +309,10 @@ def perturbation(
         encoder: The encoder that made the maps.
         images: The images (B, 3, H, W) that they are of.
         attention: The maps and the nearest normal images, whose features stay the reference.
-        share: How much of the image is blurred, in (0, 1).
+        share: Share of the image that is blurred, in (0, 1).
         sigma: Standard deviation of the blur in image heights; half of it softens the border.
-        draws: How many random places.
-        seed: Of the random places.
+        draws: Number of random places.
+        seed: Seed for the random places.
 
     Returns:
         Columns ``hottest`` and ``random``: by how much the distance fell, as a share of it
@@ -364,8 +364,8 @@ def _energy(
     with torch.enable_grad():
         grid = grid.requires_grad_()
         features = encoder.pooled(grid, stage)
-        distance = sum(target(feature) for target, feature in zip(targets, features, strict=True))
-        (gradient,) = torch.autograd.grad(distance, grid)
+        distances = [target(feature) for target, feature in zip(targets, features, strict=True)]
+        (gradient,) = torch.autograd.grad(torch.stack(distances).sum(), grid)
     # NumPy arrays, as the package expects them; NumPy knows no bfloat16.
     arrays = [tensor.detach().float().cpu().numpy() for tensor in (grid, gradient)]
     cam = method(encoder, target_layers=[])

@@ -4,7 +4,8 @@ Values are percentages, as in the paper. The unit of repetition is the run (its 
 few-shot protocols, the draw: intervals are over those, and gains are differences within them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -124,20 +125,22 @@ def sentences(gains: pd.DataFrame, metric: str = "AU-PR") -> list[str]:
 
 
 def comparable(
-    prepared: pd.DataFrame, about: Mapping[str, Mapping[str, Any]] | None = None
+    prepared: pd.DataFrame,
+    about: Mapping[str, Mapping[str, Any]] | None = None,
+    dataset: str | Path | None = None,
 ) -> pd.DataFrame:
     """For each data set, network and method: what differs from the paper's tables.
 
     Args:
         prepared: As :func:`prepare` returns it.
-        about: Provenance of encoders by method; by default as the files in ``runs/encoders``
-            tell.
+        about: Provenance of encoders by method; by default as the weight files tell.
+        dataset: Whose weight files; by default ELPV's.
 
     Returns:
         Columns ``data set``, ``network``, ``method``, ``pretraining data``, ``differs in`` and
         ``to be compared with the paper``.
     """
-    about = provenance(prepared.method.unique()) if about is None else about
+    about = provenance(prepared.method.unique(), dataset) if about is None else about
     rows = []
     combinations = prepared[["dataset", "encoder", "method"]].drop_duplicates()
     for dataset, network, method in combinations.itertuples(index=False):
@@ -160,11 +163,13 @@ def comparable(
     return pd.DataFrame(rows, columns=[*columns, "to be compared with the paper"])
 
 
-def provenance(methods: Any) -> dict[str, dict[str, Any]]:
-    """What the weight files in ``runs/encoders`` say about how they were made, by method."""
+def provenance(
+    methods: Iterable[str], dataset: str | Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """What a data set's weight files say about how they were made, by method."""
     from spdlib.encoders import read_provenance  # here: the tables alone need no torch
 
-    files = {method: paths.encoders() / f"{method}.safetensors" for method in methods}
+    files = {method: paths.encoders(dataset) / f"{method}.safetensors" for method in methods}
     return {method: read_provenance(file) for method, file in files.items() if file.is_file()}
 
 
@@ -179,7 +184,7 @@ def pretraining_data(method: str, about: Mapping[str, Any] | None) -> tuple[str,
     if method == "random":
         return "none", False
     if about is None:
-        return "unknown: its weight file is not in runs/encoders", False
+        return "unknown: its weight file is not among the encoders", False
     images = int(about.get("images", 0))
     started = about.get("started_from", about.get("weights"))
     started = started.get("weights") if isinstance(started, Mapping) else started

@@ -29,7 +29,7 @@ TRAINS_LIKE = {"elpv_painted": "elpv"}
 
 
 class Provenance(BaseModel):
-    """How an encoder's weights were made: what readers rely on, and anything else."""
+    """Origin of an encoder's weights: the keys that readers rely on, and any others."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -58,6 +58,9 @@ class Encoder(nn.Module):
         feature_dim: Length D of the pooled feature.
         stage_channels: Channels of the four stages.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, name: str, provenance: Mapping[str, Any] | None = None):
         super().__init__()
@@ -199,9 +202,10 @@ def save_encoder(
     """Writes the encoder's weights under its architecture's own names, as safetensors.
 
     Args:
-        encoder: What to save; floats are written in single precision.
+        encoder: The encoder; floats are written in single precision.
         path: Where to; written beside and renamed, so a reader never sees half a file.
-        provenance: How the weights were made (JSON values): dataset, method, steps, seed ...
+        provenance: Origin of the weights (JSON values): dataset, method, steps, seed ...; by
+            default the encoder's own.
 
     Returns:
         The path.
@@ -211,7 +215,9 @@ def save_encoder(
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
-    """What :func:`save_encoder` wrote about the weights in a file, without loading them.
+    """Provenance in a weight file, without loading the weights.
+
+    Files from before ``dataset`` was called so get that key from their ``data``.
 
     Raises:
         FileNotFoundError: The file is not there.

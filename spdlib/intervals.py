@@ -1,6 +1,7 @@
 """Intervals: of a mean, of a share, and of whatever is measured on resampled images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from scipy import stats
 LEVEL = 0.95
 
 
-def half_width(std: ArrayLike, count: ArrayLike, level: float = LEVEL) -> NDArray:
+def half_width(std: Any, count: ArrayLike, level: float = LEVEL) -> NDArray:
     """Half of Student's interval of a mean; NaN for a single value.
 
     Args:
@@ -67,7 +68,7 @@ def draws(count: int, repeats: int = 1000, seed: int = 0) -> NDArray[np.int64]:
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), repeats)
 
 
-def percentile(estimates: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+def percentile(estimates: NDArray, level: float = LEVEL) -> tuple[float, float]:
     """Percentile interval of estimates on resampled images (Efron, 1979); NaN are left out."""
     low, high = np.nanquantile(estimates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

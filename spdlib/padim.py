@@ -12,7 +12,7 @@ and smoothing are one small matrix applied from both sides.
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ CHUNK_CPU, CHUNK = 2 << 20, 1 << 30
 # as long as the arithmetic.
 FORWARD_PIXELS = 4 * 224**2
 
-Batch = Tensor | dict[str, Any]
+Batch: TypeAlias = Tensor | dict[str, Any]
 Side = Annotated[int, Field(gt=0, le=1 << 16)]
 
 
@@ -67,7 +67,7 @@ class PaDiM:
             which lacks the factorisation, statistics are kept and factored on the CPU.
         n_features: Channels d kept of all channels of the three stages; by default as the
             paper's for the encoder.
-        seed: Of the choice of channels, which is stored with the model.
+        seed: Seed for choosing channels; the choice is stored with the model.
         memory: Bytes to work with beyond the statistics, which take 4 P d^2 bytes for P
             positions (at 224 pixels 125 MB for d = 100, 3.8 GB for d = 550). It sets how many
             images and positions are worked on at once; by default a quarter of what is free.
@@ -79,7 +79,7 @@ class PaDiM:
         channels: The chosen channels (d,), ascending, counted through the stages.
         count: Images learned.
         grid: Positions, (rows, columns).
-        image_size: Of the images, (height, width).
+        image_size: Size of the images, (height, width).
         mean: Means (P, d).
 
     Raises:
@@ -200,7 +200,8 @@ class PaDiM:
                 images = self._checked(batch).to(parameter.device, parameter.dtype)
                 if not self.grid[0]:
                     with torch.no_grad():
-                        self.grid = tuple(self.encoder.stages(images[:1], 1)[0].shape[-2:])
+                        rows, columns = self.encoder.stages(images[:1], 1)[0].shape[-2:]
+                    self.grid = rows, columns
                     self._check_memory()
                 for part in images.split(self._images_at_once()):
                     yield len(part), self._forward(part)
@@ -229,7 +230,7 @@ class PaDiM:
                 f"batches: RGB floats in [0, 1] are needed, not {kind} from {low:g} to {high:g}; "
                 "the encoder normalises them itself"
             )
-        size = tuple(images.shape[-2:])
+        size = images.shape[-2], images.shape[-1]
         if self.image_size not in ((0, 0), size):
             raise ValueError(f"batches: images of {size}, fitted {self.image_size}")
         self.image_size = size

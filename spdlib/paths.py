@@ -132,24 +132,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its place when the block ends well.
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` that takes its place when the block ends well.
 
-    What was there before stays until then; it is removed whole.
+    Raises:
+        OSError: ``folder`` holds something.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
-    new, old = beside / "new", beside / "old"
-    new.mkdir()  # as readable as any other new folder; mkdtemp's is private
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        folder.rmdir()
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        yield new
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-    except OSError:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        raise
+        yield beside
+        beside.chmod(0o755)
+        beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -31,7 +31,7 @@ class Kind:
     """A kind of weight file.
 
     Attributes:
-        noun: What a file of this kind is called in messages.
+        noun: Name of such a file in messages.
         written_by: The function that writes it, for messages.
         format: Names the kind in the metadata.
         key: The description's key in the metadata.

@@ -44,8 +44,3 @@ def test_every_method_draws_at_every_stage(box):
         for stage in (1, 2, 3, 4):
             box.controls["method"].value, box.controls["stage"].value = method, stage
             assert errors(box) == []
-
-
-def test_slow_redraws_wait_for_release(box):
-    assert not box.controls["stage"].continuous_update
-    assert not box.controls["strength"].continuous_update

@@ -9,11 +9,13 @@ import pytest
 import torch
 import torchvision
 from pydantic import TypeAdapter
+from sklearn.metrics import roc_curve
 
 from spdlib import detectors, evaluation, methods, metrics, results
 from spdlib.architectures import ARCHITECTURES
 from spdlib.datasets import loader, problems
 from spdlib.encoders import load_encoder, save_encoder
+from spdlib.metrics.measures import METRICS
 from spdlib.notebooks import parameters
 from spdlib.padim import PaDiM
 from spdlib.pretraining import pretrain
@@ -176,21 +178,33 @@ def test_a_data_set_is_a_function_that_returns_a_table(add, tmp_path):
 
 
 METRIC = """
-from spdlib.metrics import Metrics
-from spdlib.results import METRICS
+import numpy as np
 
-Metrics.miss_rate = property(lambda self: 1 - self.recall)
-METRICS["miss_rate"] = "miss rate"
+from spdlib.metrics.measures import METRICS, Metric
+
+
+def recall_at_5_percent(counts):
+    allowed = counts.at_or_above <= 0.05 * counts.negative_total
+    return np.where(allowed, counts.found / counts.positive_total, 0).max(-1)
+
+
+METRICS["recall_at_5"] = Metric("recall at 5 % FPR", recall_at_5_percent)
 """
 
 
-def test_a_metric_is_an_attribute_and_its_written_name(add, monkeypatch):
-    monkeypatch.setitem(results.METRICS, "miss_rate", "")
-    monkeypatch.setattr(metrics.Metrics, "miss_rate", None, raising=False)
-    add("miss_rate", METRIC)
-    rows = results.rows(metrics.evaluate([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]))
-    assert rows.set_index("metric").value["miss rate"] == 0
-    assert np.isfinite(rows.value).all()
+def test_a_metric_is_one_record(add, monkeypatch):
+    monkeypatch.setitem(METRICS, "recall_at_5", None)
+    add("recall_at_5", METRIC)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 200)
+    scores = (labels + rng.normal(size=200)).round(1)
+    rows = results.rows(
+        metrics.evaluate(labels, scores), metrics.bootstrap(labels, scores, 50)
+    ).set_index("metric")
+    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
+    row = rows.loc["recall at 5 % FPR"]
+    assert row.value == pytest.approx(tpr[fpr <= 0.05].max())
+    assert row.low < row.value < row.high
 
 
 METHOD = '''

@@ -229,7 +229,7 @@ def test_problems_are_found_together(tmp_path, picture, dot):
         ("sound.png", None, 0, "train", "the same image in test"),
         ("third.png", None, 0, "test", "the same image anomalous"),
         ("fourth.bmp", "mask.png", 1, "test", None),
-        ("photo.jpg", None, 0, "train", "the same image in test"),
+        ("photo.jpg", None, 0, "train", "photo.jpg: normal, and the same image anomalous"),
         ("copy.png", None, 0, "test", None),
         ("again.JPG", "mask.png", 1, "test", None),
         ("gone.png", None, 0, "train", "gone.png: missing"),

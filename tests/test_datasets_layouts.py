@@ -138,7 +138,7 @@ def test_what_is_left_out_is_said_in_a_line(tmp_path):
     assert all(line.startswith("doubtful: ") for line in problems(load(root)))
 
 
-def test_a_wide_format_makes_a_category_like_any_other(tmp_path):
+def test_other_formats_are_samples_too(tmp_path):
     for number in range(4):
         put(tmp_path / "normal" / f"{number}.gif")
         put(tmp_path / "normal" / f"{number}.ppm")
@@ -264,6 +264,7 @@ def test_masks_that_fit_nothing_are_an_error(tmp_path):
         (["7.png", "7.jpg"], ["7.png"], "one mask fits 2 images"),
         (["7.png"], ["7.png", "7_mask.png"], "two masks fit it"),
         (["7.png"], ["7.bmp", "7.tif"], "two masks fit it"),
+        (["7.png", "8.png"], ["7.png", "7_mask.png", "gt_8.png", "none.png"], "two masks fit it"),
         (["dent/7.png", "hole/7.png"], ["7.png"], "one mask fits 2 images"),
     ],
 )
@@ -292,7 +293,7 @@ def test_contradictions_are_named(tmp_path):
     shutil.copy(tmp_path / "a" / "normal" / "0.png", tmp_path / "a" / "anomaly" / "dent" / "2.png")
     found = " ".join(problems(load(tmp_path)))
     assert "b: it has no masks, though a has" in found
-    assert "same image in test" in found or "same image anomalous" in found
+    assert "0.png: normal, and the same image anomalous" in found
 
 
 # Painted defects

@@ -46,10 +46,6 @@ SHOTS = "method shots mean low high"
 ROOT = pd.DataFrame({"path": ["a", "b"], "label": [0, 0], "split": ["train", "test"]})
 
 
-def nothing_is_shown(figure):
-    return any(text.get_text() for ax in figure.axes for text in ax.texts)
-
-
 SAYS = {  # what there is nothing to draw of
     "glance, none": lambda: padim.glance({}),
     "glance, empty": lambda: padim.glance({"good": []}),
@@ -89,7 +85,7 @@ SAYS = {  # what there is nothing to draw of
 def test_a_figure_of_nothing_says_so_in_words(draw):
     figure = draw()
     assert style.png(figure)
-    assert nothing_is_shown(figure)
+    assert any(text.get_text() for ax in figure.axes for text in ax.texts)
 
 
 DRAWS = {  # little, but something
@@ -162,7 +158,7 @@ def test_a_figure_of_little_is_drawn(draw):
     assert style.png(draw())
 
 
-def apart(figure):
+def titles_apart(figure):
     """Whether all titles lie inside the figure, and none on another."""
     figure.draw_without_rendering()
     boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
@@ -173,12 +169,12 @@ def apart(figure):
 def test_names_of_any_kind_are_shown_and_stay_apart():
     maps = {method: [heat()] * 7 for method in ("simsiam", LONG)}
     figure = padim.comparison([image()] * 7, [mask(True)] * 7, maps, ODD)
-    assert style.png(figure) and apart(figure)
+    assert style.png(figure) and titles_apart(figure)
     detectors = {name: {"simsiam": ONE["few"]["simsiam"], LONG: (np.arange(2), np.arange(2))}
                  for name in ODD[-3:]}  # fmt: skip
     for draw in (padim.curves, padim.histograms):
         figure = draw(detectors)
-        assert style.png(figure) and apart(figure)
+        assert style.png(figure) and titles_apart(figure)
     lines = [(name, "detection", "moco", name, "AU-PR", 0.1, 0.0, 0.2) for name in ODD]
     assert style.png(padim.differences(rows(GAINS, *lines)))
     cells = {name: [(image(), mask())] * 2 for name in ODD}
@@ -220,6 +216,14 @@ def test_a_grid_shows_pixels_maps_and_masks_where_they_belong():
     np.testing.assert_array_equal(fourth.images[0].get_array(), half)
     assert [ax.get_title() for ax in figure.axes[:3]] == ["x", "y", "z"]
     assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["a", "b"]
+
+
+def test_a_methods_own_colour_is_in_the_legend_of_any_panel():
+    lines = [(category, task, method, "AU-ROC", 0.5, 0.4, 0.6)
+             for category, method in (("a", "moco"), ("b", "moco"), ("b", "simsiam_spd"))
+             for task in ("detection", "segmentation")]  # fmt: skip
+    (legend,) = padim.scatter(rows(EVALUATION, *lines)).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["MoCo", "SimSiam + SPD"]
 
 
 def test_intervals_stand_where_they_are():

@@ -76,9 +76,3 @@ def test_only_wrong_verdicts_are_listed(found, drawn):
     box.controls["threshold"].value = box.controls["threshold"].min
     assert "false alarm" in drawn[-1]["title"]
     assert errors(box) == []
-
-
-def test_slow_redraws_wait_for_release(found):
-    box = threshold_explorer(found)
-    assert not box.controls["threshold"].continuous_update
-    assert not box.controls["place"].continuous_update

@@ -16,21 +16,18 @@ def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_replacing_a_folder_keeps_the_old_one_when_filling_fails(tmp_path):
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
     target = tmp_path / "made" / "here"
-    with paths.replacing_folder(target) as temporary:
-        (temporary / "old").touch()
-    with pytest.raises(RuntimeError, match="half-way"), paths.replacing_folder(target) as temporary:
+    with pytest.raises(RuntimeError, match="half-way"), paths.whole_folder(target) as temporary:
         (temporary / "new").touch()
         raise RuntimeError("half-way")
+    assert not list(target.parent.iterdir())
+    with paths.whole_folder(target) as temporary:
+        (temporary / "old").touch()
+    with pytest.raises(OSError, match="not empty"), paths.whole_folder(target):
+        pass
     assert [path.name for path in target.iterdir()] == ["old"]
-    with paths.replacing_folder(target) as temporary:
-        (temporary / "new").touch()
-    assert [path.name for path in target.iterdir()] == ["new"]
     assert list(target.parent.iterdir()) == [target]
-    beside = tmp_path / "ordinary"
-    beside.mkdir()
-    assert target.stat().st_mode == beside.stat().st_mode
 
 
 def test_need_room_says_how_much_is_missing(tmp_path):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from test_figures import titles_apart
 
 from spdlib.encoders import load_encoder
 from spdlib.notebooks.explorers.explorer import errors
@@ -70,14 +71,6 @@ def test_the_score_of_projections_is_drawn_where_there_are_projections():
     assert drawn(table.assign(spot_projected=table.spot_auroc)) == ([features.tolist()], False)
 
 
-def titles_apart(fig):
-    fig.draw_without_rendering()
-    boxes = [ax.title.get_window_extent() for ax in fig.axes if ax.get_title()]
-    inside = fig.bbox
-    assert all(inside.x0 - 2 <= b.x0 and b.x1 <= inside.x1 + 2 for b in boxes)
-    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
-
-
 def test_views_show_what_was_given_and_outline_the_patch(images):
     triplet, alpha = blended_triplet(images[:3], 64, seed=5)
     fig = plots.views((triplet[0], triplet[1]), triplet, alpha)
@@ -126,13 +119,13 @@ def test_training_draws_each_runs_numbers():
     assert len(cosines.lines) == 4  # of one run only: the baseline has no triplet
     scores = {line.get_label(): line for line in spots.lines}
     assert list(scores["SimSiam"].get_xdata()) == [0, 10, 20]
-    titles_apart(fig)
+    assert titles_apart(fig)
 
 
 def test_training_says_where_there_is_no_spd_term():
     fig = plots.training({"moco": history(spd=False)})
     assert [text.get_text() for ax in fig.axes[1:3] for text in ax.texts] == ["no SPD term"] * 2
-    titles_apart(fig)
+    assert titles_apart(fig)
 
 
 def test_training_of_the_supervised_method_shows_an_accuracy():
@@ -154,7 +147,7 @@ def test_spot_scores_stand_where_they_are():
     assert names == ["ImageNet", "SimSiam + SPD"]
     reach = [c.get_segments()[0][:, 0] for c in ax.collections]
     np.testing.assert_allclose(reach, [[0.6, 0.75], [0.85, 0.95]])
-    titles_apart(fig)
+    assert titles_apart(fig)
 
 
 def test_distances_are_in_units_of_two_images_and_shares_counted():
@@ -168,7 +161,7 @@ def test_distances_are_in_units_of_two_images_and_shares_counted():
     np.testing.assert_allclose(points.get_xdata(), spots["imagenet"]["weak"] / unit, rtol=1e-6)
     farther = sum(b > w for w, b in zip(*(spots["imagenet"][k] for k in plots.KINDS), strict=True))
     assert fig.axes[2].get_title() == f"blended farther: {farther / 40:.0%} of images"
-    titles_apart(fig)
+    assert titles_apart(fig)
 
 
 def test_neighbours_have_frames_of_their_kind(images):
@@ -179,7 +172,7 @@ def test_neighbours_have_frames_of_their_kind(images):
     green, orange = colours[0][0], colours[0][1]
     assert green != orange
     assert colours == [[green, orange, green], [orange, green, orange]]
-    titles_apart(fig)
+    assert titles_apart(fig)
 
 
 def test_the_broken_run_is_marked():
@@ -187,7 +180,7 @@ def test_the_broken_run_is_marked():
     fig = plots.collapse({"with": healthy, "without": broken})
     colours = {line.get_label(): line.get_color() for line in fig.axes[0].lines}
     assert colours == {"with": style.BLUE, "without": style.VERMILION}
-    titles_apart(fig)
+    assert titles_apart(fig)
 
 
 class Listener(Callback):

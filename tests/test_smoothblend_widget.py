@@ -117,8 +117,3 @@ def test_it_starts_as_the_paper_has_it(images, box):
     image = images["photographs"]["china"]
     expected = SmoothBlend()(image, generator=torch.Generator().manual_seed(0))
     assert torch.equal(scene(image).blended, expected)
-
-
-def test_slow_redraws_wait_for_release(box):
-    for name in ("sigma", "jitter", "area", "aspect", "gain"):
-        assert not box.controls[name].continuous_update

@@ -158,9 +158,9 @@ def _contradictory(table: pd.DataFrame) -> Iterator[str]:
     table = table.dropna(subset="digest")
     for _, alike in table[table.duplicated("digest", keep=False)].groupby("digest", sort=False):
         train, normal = alike.split == "train", alike.label == 0
-        sides = [(train, ~train, "in training, and the same image in test")]
-        if not (train & normal).any() or (~train & normal).any():
-            sides.append((normal, ~normal, "normal, and the same image anomalous"))
+        leak = "in training, and the same image in test"
+        sides = [(train & label, ~train & label, leak) for label in (normal, ~normal)]
+        sides.append((normal, ~normal, "normal, and the same image anomalous"))
         for first, second, text in sides:
             for path in alike.path[first]:
                 same = (other for other in alike.path[second] if _same(path, other))

@@ -8,8 +8,6 @@ with SmoothBlend has no unfair advantage. Their names begin with "painted": they
 
 import hashlib
 import json
-import shutil
-import tempfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -213,11 +211,9 @@ def _is_there(folder: Path, digest: str) -> bool:
 
 
 def _write(folder: Path, digest: str, normal: pd.DataFrame, defects, seed: int) -> None:
-    """Paints into a folder beside, which takes the place of ``folder`` when all is done."""
+    """Paints all samples, or leaves nothing behind."""
     sources = [str(path) for path in normal.path]
     levels = [levels_of(row) for row in normal.itertuples()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
 
     def one(row: int) -> None:
         pixels = read_image(sources[row], levels[row]).permute(1, 2, 0).numpy()
@@ -233,19 +229,14 @@ def _write(folder: Path, digest: str, normal: pd.DataFrame, defects, seed: int) 
             Image.fromarray(image).save(file, compress_level=1)
 
     try:
-        (beside / "images").mkdir()
-        (beside / "masks").mkdir()
-        with threads(sources, AT_ONCE) as pool:
-            list(pool.map(one, range(len(sources))))
-        manifest = {"digest": digest, "seed": seed, "defects": defects, "sources": sources}
-        (beside / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        beside.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()  # it is empty
-        beside.rename(folder)
+        with paths.whole_folder(folder) as beside:
+            (beside / "images").mkdir()
+            (beside / "masks").mkdir()
+            with threads(sources, AT_ONCE) as pool:
+                list(pool.map(one, range(len(sources))))
+            manifest = {"digest": digest, "seed": seed, "defects": defects, "sources": sources}
+            (beside / MANIFEST).write_text(json.dumps(manifest, indent=1))
     except OSError:
         # Another run may have finished the same folder meanwhile.
         if not _is_there(folder, digest):
             raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)

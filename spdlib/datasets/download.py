@@ -7,16 +7,14 @@ only if its SHA-256 is the expected one. Nothing is unpacked outside its folder 
 import hashlib
 import http.client
 import json
-import shutil
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
 
-from spdlib.paths import need_room
+from spdlib.paths import need_room, whole_folder
 from spdlib.progress import Bar, track
 
 CHUNK = 1 << 20
@@ -146,24 +144,16 @@ def unpack(archive: str | Path, folder: str | Path, sha256: str) -> Path:
         OSError: The folder holds something, or the disk has not enough room.
     """
     archive, folder = Path(archive), Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        folder.rmdir()
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        with tarfile.open(archive) as tar:
+        with whole_folder(folder) as beside, tarfile.open(archive) as tar:
             members = tar.getmembers()
             need_room(folder.parent, sum(member.size for member in members))
             for member in track(members, f"unpacking {archive.name}", "files"):
                 tar.extract(member, beside, filter="data")
-        marker = {"sha256": sha256, "files": _count(beside)}
-        (beside / MARKER).write_text(json.dumps(marker))
-        beside.chmod(0o755)
-        beside.rename(folder)
+            marker = {"sha256": sha256, "files": _count(beside)}
+            (beside / MARKER).write_text(json.dumps(marker))
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{archive}: damaged or unsafe ({error})") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 

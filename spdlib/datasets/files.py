@@ -17,12 +17,9 @@ LAYOUTS = """\
 NO_RASTER = ("BUFR", "CUR", "EPS", "GBR", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF")
 Image.init()
 SUFFIXES = tuple(
-    sorted(
-        suffix
-        for suffix, kind in Image.registered_extensions().items()
-        if kind in Image.OPEN and kind not in NO_RASTER
-    )
-)
+    suffix for suffix, kind in Image.registered_extensions().items()
+    if kind in Image.OPEN and kind not in NO_RASTER
+)  # fmt: skip
 PAPERS = (".txt", ".md", ".csv", ".pdf", ".html", ".db", ".ini")  # nobody takes them for images
 LITTER = "__MACOSX"
 MASK_WORDS = r"masks?|gt|ground[ _-]?truths?|labels?|seg(?:mentations?)?|annotations?"

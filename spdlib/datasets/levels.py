@@ -1,5 +1,6 @@
 """The values that become black and white in a table's deep images, the same in a category."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -49,29 +50,25 @@ def with_levels(table: pd.DataFrame) -> pd.DataFrame:
 def _is_deep(path: str) -> bool:
     if Path(path).suffix.lower() in SHALLOW:
         return False
-    try:
+    with suppress(OSError, ValueError):
         with open(path, "rb") as file:
             start = file.read(25)
-        if start.startswith(PNG):
+        if start.startswith(PNG) and len(start) == 25:
             return start[24] > 8
         with opened(path) as image:
             return is_deep(image)
-    except (OSError, ValueError, IndexError):
-        return False
+    return False
 
 
 def _range(paths: list[str]) -> Levels:
     """The lowest and highest value of some of the images, spread evenly."""
     some = paths[:: max(1, len(paths) // LOOKED_AT)]
     with threads(some, AT_ONCE) as pool:
-        ranges = [values for values in pool.map(_range_of, some) if values]
-    lows, highs = zip(*ranges, strict=True) if ranges else ((0.0,), (0.0,))
-    return min(lows), max(highs)
+        ranges = [values for values in pool.map(_range_of, some) if values] or [(0.0, 0.0)]
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
 def _range_of(path: str) -> Levels | None:
-    try:
-        with opened(path) as image:
-            return value_range(decode(image))
-    except ValueError:
-        return None
+    with suppress(ValueError), opened(path) as image:  # check names what does not decode
+        return value_range(decode(image))
+    return None

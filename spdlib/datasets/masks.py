@@ -33,50 +33,48 @@ def match_masks(
         normal: Normal images; their masks, in folders of their own, are known and not needed.
     """
     found: dict[Path, Path] = {}
-    used: set[Path] = set()
-    problems = []
-    # From the category on, within the type of defect, or in no folder; and so on.
-    known = [(path, folder, path in images) for path, folder in (images | normal).items()]
-    names = {path: (path.stem, path.name) for path, _, _ in known}
-    ways = product((0, 1, None), (str, str.casefold), (False, True), (True, False))
-    for depth, fold, bare, whole in ways:
-        named, given = defaultdict(list), defaultdict(list)
-        for image, folder, anomalous in known:
-            if anomalous or (depth is not None and folder[depth:]):
-                place = fold("/".join(_from(folder, depth)))
-                named[place, fold(names[image][whole])].append(image)
-        for mask in masks.keys() - used:
-            folder = fold("/".join(masks[mask] if depth is not None else ()))
-            given[folder, fold(plain(mask.stem) if bare else mask.stem)].append(mask)
-        for key in given.keys() & named.keys():
-            fitting = named[key]
-            fits = sorted(
-                mask
-                for mask in given[key]
-                if depth is not None
-                or not masks[mask]
-                or not any(images[image][1:] for image in fitting)
-            )
-            if not fits:
+    left, problems = dict(masks), []
+    # In a folder from the category on, in one for the type of defect, in none; and so on.
+    for way in product((0, 1, None), (str, str.casefold), (False, True), (True, False)):
+        named = _images_by_name(images, normal, *way)
+        for key, fits in _masks_by_name(left, *way).items():
+            fitting = named.get(key, [])
+            if way[0] is None and any(images[image][1:] for image in fitting):
+                fits = [mask for mask in fits if not left[mask]]
+            if not fitting or not fits:
                 continue
-            used.update(fits)
+            for mask in fits:
+                del left[mask]
             if len(fitting) > 1:
-                names = ", ".join(sorted(image.name for image in fitting))
-                problems.append(f"{fits[0]}: one mask fits {len(fitting)} images, {names}")
+                several = ", ".join(image.name for image in fitting)
+                problems.append(f"{fits[0]}: one mask fits {len(fitting)} images, {several}")
             elif len(fits) > 1 or fitting[0] in found:
-                known = [found[fitting[0]]] if fitting[0] in found else []
-                names = " and ".join(str(mask) for mask in [*known, *fits])
-                problems.append(f"{fitting[0]}: two masks fit it, {names}")
+                several = " and ".join(
+                    str(mask) for mask in {found.get(fitting[0]), *fits} - {None}
+                )
+                problems.append(f"{fitting[0]}: two masks fit it, {several}")
             else:
                 found[fitting[0]] = fits[0]
-        if len(used) == len(masks):
+        if not left:
             break
-    return Matched(
-        {image: mask for image, mask in found.items() if image in images},
-        sorted(problems),
-        sorted(masks.keys() - used),
-    )
+    return Matched({image: found[image] for image in images if image in found}, problems, [*left])
 
 
-def _from(folder: Folder, depth: int | None) -> Folder:
-    return () if depth is None else folder[depth:]
+def _images_by_name(images, normal, depth, fold, bare, whole) -> dict[tuple[str, str], list[Path]]:
+    named = defaultdict(list)
+    for group in (images, normal):
+        for image, folder in group.items():
+            place = () if depth is None else folder[depth:]
+            # The mask of a normal image is known by its folder only.
+            if place or group is images:
+                name = image.name if whole else image.stem
+                named[fold("/".join(place)), fold(name)].append(image)
+    return named
+
+
+def _masks_by_name(masks, depth, fold, bare, whole) -> dict[tuple[str, str], list[Path]]:
+    named = defaultdict(list)
+    for mask, folder in masks.items():
+        place = "" if depth is None else "/".join(folder)
+        named[fold(place), fold(plain(mask.stem) if bare else mask.stem)].append(mask)
+    return named

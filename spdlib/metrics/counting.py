@@ -28,14 +28,12 @@ def count(labels: ArrayLike, scores: ArrayLike, names: tuple[str, str] = LABELS)
     return _count_split(values[anomalous], chunks, names[0], shares)
 
 
-def count_pixels(
-    maps: ArrayLike | Iterable[ArrayLike], masks: ArrayLike | Iterable[ArrayLike]
-) -> Counts:
+def count_pixels(maps: Any, masks: Any) -> Counts:
     """Counts of all pixels of arrays, or of an iterator of batches of whole images."""
     if _is_array(maps) and _is_array(masks):
         return count(masks, maps, PIXELS)
     positives: list[Array] = []
-    shares: list[Array | None] = []
+    shares: list[Array] = []
     with tempfile.SpooledTemporaryFile(max_size=SPOOL) as spool:
         dtype = None
         for i, (scores, anomalous) in enumerate(_batches(maps, masks)):
@@ -43,14 +41,15 @@ def count_pixels(
                 raise ValueError(f"maps: batch {i} is {scores.dtype}, those before are {dtype}")
             dtype = scores.dtype
             positives.append(scores[anomalous])
-            shares.append(region_shares(anomalous))
+            shares += [] if (parts := region_shares(anomalous)) is None else [parts]
             spool.write(scores[~anomalous].tobytes())
         if dtype is None:
             raise ValueError("maps: there are none")
         spool.seek(0)
         size = CHUNK * dtype.itemsize
         chunks = (np.frombuffer(part, dtype) for part in iter(lambda: spool.read(size), b""))
-        whole = None if any(part is None for part in shares) else np.concatenate(shares)
+        # Where one batch has no regions, there are none of all.
+        whole = np.concatenate(shares) if len(shares) == len(positives) else None
         return _count_split(np.concatenate(positives), chunks, "masks", whole)
 
 
@@ -174,7 +173,7 @@ def _all_finite(values: Array) -> bool:
 
 
 def _batches(maps: Any, masks: Any) -> Iterator[tuple[Array, Array]]:
-    missing = object()
+    missing: Any = object()
     ours, theirs = iter(maps), iter(masks)
     number = 0
     while True:

@@ -80,6 +80,8 @@ class Counts:
         What a score adds to the overlap comes evenly between the false positive rates just
         before and at it, and counts from there to the limit.
         """
+        if self.overlap is None:
+            raise ValueError("masks: regions are looked for in images, (H, W) or (N, H, W)")
         start, end = (count / self.negative_total for count in (self.above, self.at_or_above))
         width = end - start
         part = np.clip((self.limit - start) / np.where(width > 0, width, 1), 0, 1)

@@ -211,10 +211,7 @@ def aupro(
     0.5
     """
     check_limit(limit)
-    counts = count_pixels(maps, masks)
-    if counts.overlap is None:
-        raise ValueError("masks: regions are looked for in images, (H, W) or (N, H, W)")
-    return replace(counts, limit=limit).aupro()
+    return replace(count_pixels(maps, masks), limit=limit).aupro()
 
 
 def from_counts(counts: Counts, limit: float = LIMIT) -> Metrics:

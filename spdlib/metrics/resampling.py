@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -102,8 +102,8 @@ def weighted(
         ValueError: As for :func:`spdlib.metrics.auroc`.
     """
     y, s = checked(labels, scores)
-    some_anomalous(np.count_nonzero(y), "labels")
-    some_normal(np.count_nonzero(~y), "labels")
+    some_anomalous(int(y.sum()), "labels")
+    some_normal(int((~y).sum()), "labels")
     if y.ndim < 3:  # not images: what a row holds has no neighbours
         y, s = y.reshape(len(y), -1), s.reshape(len(s), -1)
     return image_counts(zip(s, y, strict=True), thinned(np.unique(s[y]))).weighted(weights, limit)
@@ -164,8 +164,15 @@ def image_counts(images: Iterable[tuple[Array, Array]], levels: Array) -> ImageC
         levels: Ascending; scores are rounded down to them, positives below all to the lowest.
     """
     rows = [_at_levels(score, truth, levels) for score, truth in images]
-    columns = [None if part[0] is None else np.stack(part) for part in zip(*rows, strict=True)]
-    return ImageCounts(levels[::-1], *columns)
+    positives, tied, between, negatives, shares = zip(*rows, strict=True)
+    return ImageCounts(
+        levels=levels[::-1],
+        positives=np.stack(positives),
+        tied=np.stack(tied),
+        between=np.stack(between),
+        negatives=np.stack(negatives),
+        overlap=None if shares[0] is None else np.stack(shares),
+    )
 
 
 def at_thresholds(
@@ -202,7 +209,7 @@ def at_thresholds(
     )
 
 
-def _at_levels(score: Array, truth: Array, levels: Array) -> tuple[Array | None, ...]:
+def _at_levels(score: Array, truth: Array, levels: Array) -> tuple[Any, ...]:
     shares, score, truth = region_shares(truth), score.ravel(), truth.ravel()
     low = np.searchsorted(levels, score, "right") - 1  # the highest level not above it
     exact = (low >= 0) & (levels[low] == score)

@@ -62,7 +62,7 @@ def explorer(
 
 
 def menu(options: Iterable[tuple[Any, str]], **more: Any) -> widgets.Dropdown:
-    """A menu of values, each with its text; texts may occur twice."""
+    """A menu of values, each with its text."""
     return widgets.Dropdown(options=[(style.readable(t), value) for value, t in options], **more)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -160,9 +159,10 @@ def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
     tasks = ["detection", "segmentation"]
     rows = rows[rows.metric == metric].set_index(["category", "method", "task"])
     wide = rows[["value", "low", "high"]].unstack("task")
-    if not set(tasks) <= set(wide.columns.get_level_values("task")) or wide.dropna().empty:
+    both = wide.reindex(columns=[("value", task) for task in tasks]).notna().all(axis=1)
+    if not both.any():
         return panels.nothing(f"no category has both {metric} of detection and of segmentation")
-    wide = wide.dropna(subset=[("value", task) for task in tasks])
+    wide = wide[both]
     categories = list(wide.index.unique("category"))
     shown = {c: wide.loc[c] for c in categories} if len(categories) <= 3 else {}
     if len(categories) > 1:
@@ -184,11 +184,11 @@ def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
         ax.margins(0.12)
         ax.set_title(words(title, int(80 / len(shown))))
         for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
+            axis.set_major_formatter(panels.PERCENT)
             axis.get_major_locator().set_params(nbins=4)
     axes[0, 0].set_ylabel(f"segmentation {metric}")
     fig.supxlabel(f"detection {metric}", fontsize=10)
-    panels.legend(fig, axes[0, 0])
+    panels.legend(fig, [line for ax in axes[0] for line in ax.lines])
     return fig
 
 

@@ -12,7 +12,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -20,13 +20,14 @@ from spdlib import metrics
 from spdlib.notebooks.figures import style
 from spdlib.notebooks.figures.style import words
 
-PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
-POINTS = PercentFormatter(1, decimals=0, symbol="")  # percentage points
+PERCENT = FuncFormatter(lambda share, _: f"{100 * share + 0.0:g} %".replace("-", "−"))
+POINTS = FuncFormatter(lambda share, _: f"{100 * share + 0.0:g}".replace("-", "−"))
 LINE = 0.17  # inches: a line of small text
 LETTERS = 13  # of small text, an inch
 CLASSES = ("normal", "anomalous")
 VERDICTS = (("passed", "false alarm"), ("missed", "found"))  # by label, then whether flagged
 
+GREY_MARK = {"color": style.GREY, "marker": "|"}  # of what is no method
 UNIT_SCALE = ScalarMappable(Normalize(0, 1), style.HEAT)
 
 
@@ -182,10 +183,9 @@ def colour_bar(
 
 def common_scale(maps: Iterable[Tensor | ArrayLike], cmap: str = style.HEAT) -> ScalarMappable:
     """One colour scale from the least to the largest value of several maps."""
-    ends = [
-        end for m in map(np.asarray, maps) if m.size for end in (float(m.min()), float(m.max()))
-    ]
-    return ScalarMappable(Normalize(min(ends, default=0), max(ends, default=1)), cmap)
+    shown = [np.asarray(values) for values in maps]
+    low, high = min(map(np.min, shown), default=0), max(map(np.max, shown), default=1)
+    return ScalarMappable(Normalize(float(low), float(high)), cmap)
 
 
 def legend(fig: Figure, keys: Axes | Sequence[Artist], loc: str = "outside upper center") -> None:
@@ -214,7 +214,7 @@ def intervals(
     label: str,
     mark: float | None = None,
     numbers: bool = False,
-    form: PercentFormatter = PERCENT,
+    form: FuncFormatter = PERCENT,
     sharex: bool = True,
     **limits: Any,
 ) -> Figure:
@@ -240,11 +240,7 @@ def intervals(
     )  # fmt: skip
     for ax, panel in zip(axes[0], panels, strict=True):
         for one in table[table.panel == panel].itertuples():
-            look = (
-                style.method_marker(one.method)
-                if one.method
-                else dict(color=style.GREY, marker="|")
-            )
+            look = style.method_marker(one.method) if one.method else GREY_MARK
             y = names.index(one.row) + getattr(one, "shift", 0)
             interval(ax, y, one.value, one.low, one.high, **look)
             if numbers:
@@ -253,7 +249,7 @@ def intervals(
         if mark is not None:
             ax.axvline(mark, color=style.GREY, linewidth=1, zorder=0)
         ax.set(title=words(panel, int(80 / len(panels)), 2), **limits)
-        ax.xaxis.set_major_locator(MaxNLocator(4 if len(panels) > 2 else 6, steps=[1, 2, 5, 10]))
+        ax.xaxis.set_major_locator(MaxNLocator(4 if len(panels) > 2 else 6))
         ax.xaxis.set_major_formatter(form)
         ax.grid(axis="x", alpha=0.3)
     name_rows(axes[0, 0], names)

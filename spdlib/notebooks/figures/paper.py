@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy import stats
 
 from spdlib import paper
+from spdlib.intervals import half_width
 from spdlib.notebooks.figures import panels, style
 from spdlib.notebooks.figures.tables import spaced
 
@@ -236,8 +236,8 @@ Dot = tuple[str, str, float, float, bool]  # label, metric, gain, half an interv
 
 def _paper_gains(block: pd.DataFrame) -> list[Dot]:
     return [
-        (f"paper: {baseline} + SPD, VisA, {len(r)} objects", metric, r.gain.mean(), _half(r.gain),
-         bool(r.suspect.any()))
+        (f"paper: {baseline} + SPD, VisA, {len(r)} objects", metric, r.gain.mean(),
+         half_width(r.gain.std(), len(r)), bool(r.suspect.any()))
         for (baseline, metric), r in block.groupby(["baseline", "metric"], sort=False)
     ]  # fmt: skip
 
@@ -253,17 +253,12 @@ def _own_gains(own: pd.DataFrame) -> list[Dot]:
         label = f"yours: {style.method_name(method)}{against}, {what}, {dataset}"
         if len(r) > FEW:
             text = f"{label}, {len(r)} categories"
-            dots.append((text, metric, r.gain.mean(), _half(r.gain), False))
+            dots.append((text, metric, r.gain.mean(), half_width(r.gain.std(), len(r)), False))
             continue
         for one in r.itertuples():
             text = f"{label} {one.category}, {one.n} pair{'s' if one.n > 1 else ''}"
             dots.append((text, metric, one.gain, one.high - one.gain, False))
     return dots
-
-
-def _half(gains: pd.Series) -> float:
-    """Half a 95 % interval of a mean, Student's."""
-    return float(stats.t.ppf(0.975, len(gains) - 1) * gains.std() / len(gains) ** 0.5)
 
 
 def dumbbells(
