@@ -4,9 +4,9 @@
 
 One process, the same images, heads, optimiser and threads; steps are interleaved, so that a slow
 spell of the machine hits all alike, and times are medians. In "ready-made" both are handed the
-same views: ours is a step of ``spdlib.objectives`` inside ``spdlib.pretraining`` as Lightning
-would call it (with its checks of the terms), lightly's the loop of its documentation on a plain
-torchvision ResNet. In "views in the step" ours makes them on the device, a batch at a time, and
+same views: ours is a step of ``spdlib.objectives`` inside ``spdlib.pretraining``
+(with its checks of the terms), lightly's the loop of its documentation on a plain torchvision
+ResNet. In "views in the step" ours makes them on the device, a batch at a time, and
 lightly's takes its own transforms (``SimSiamTransform`` ...), image by image, in this process.
 Then SPD: five views pass instead of two, so 2.5 times the baseline's step is what it has to cost
 (MoCo's 3.25, one of whose two passes is forward only); the aim is at most a tenth more.
@@ -37,11 +37,12 @@ from lightly.transforms import MoCoV2Transform, SimCLRTransform, SimSiamTransfor
 from torch import nn
 from torchvision.transforms.functional import to_pil_image
 
-from spdlib.datasets import elpv
+from spdlib.datasets import COLUMNS, elpv
 from spdlib.encoders import IMAGENET_NORM, load_encoder
+from spdlib.images import Images
 from spdlib.pretraining import Views, decode, objective, pretrain
-from spdlib.pretraining.batches import generator
 from spdlib.pretraining.presets import settings
+from spdlib.training import generator
 
 METHODS = ("simsiam", "simclr", "moco")
 # Passes of views through the network with SPD over those without, a backward pass counted as two
@@ -205,12 +206,14 @@ def pipeline(images, arguments, device, wait):
         for number, image in enumerate(images):
             write_jpeg(image, str(Path(folder) / f"{number}.jpg"), quality=90)
         paths = [str(Path(folder) / f"{number % len(images)}.jpg") for number in range(2 * count)]
-        table = pd.DataFrame({"path": paths, "category": "cells"})
+        table = pd.DataFrame({name: None for name in COLUMNS}, index=range(len(paths)))
+        table = table.assign(path=paths, category="cells", label=0)
         seconds = []
         for part in (table[:count], table):  # the difference leaves out starting and stopping
             started = time.perf_counter()
             pretrain(
-                load_encoder(arguments.encoder), part, s, workers=arguments.workers,
+                load_encoder(arguments.encoder), Images(part, s.source_size, memory=0), s,
+                workers=arguments.workers,
                 precision="bf16-mixed" if device == "cuda" else "32-true",
             )  # fmt: skip
             seconds.append(time.perf_counter() - started)

@@ -18,11 +18,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch.utils.flop_counter import FlopCounterMode
 
+from spdlib.datasets.samples import COLUMNS, make_table
 from spdlib.encoders import load_encoder
+from spdlib.images import Images
 from spdlib.metrics import pixel_metrics
 from spdlib.padim import PaDiM
 from spdlib.pretraining import Views, objective
-from spdlib.pretraining.batches import read_square
 from spdlib.pretraining.presets import settings
 
 IMAGENET, SIZE = 1_281_167, 224
@@ -96,8 +97,10 @@ def decoding(repeats):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photograph.jpg"
         photograph = Image.fromarray(load_sample_image("china.jpg")).resize((500, 375))
+        photo = dict.fromkeys(COLUMNS) | {"label": 0}
         photograph.save(path, quality=90)
-        rate = 20 / least(lambda: [read_square(path, side) for _ in range(20)], repeats)
+        photographs = Images(make_table([photo | {"path": str(path)}]), side, memory=0)
+        rate = 20 / least(lambda: [photographs.read(0) for _ in range(20)], repeats)
     print(f"\nJPEG 500 x 375 to {side} x {side}: {rate:.0f} images/s a core")
 
 

@@ -61,7 +61,7 @@ class MoCo(Baseline):
 
     Keys come from an encoder that follows the trained one slowly. The queue holds the keys of
     all processes. Where they share their batch statistics
-    (``spdlib.pretraining.distributed``), shuffling the batch, the published guard against
+    (``spdlib.distributed``), shuffling the batch, the published guard against
     reading them, has nothing to do and is left out.
 
     Args:

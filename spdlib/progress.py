@@ -7,11 +7,8 @@ and then.
 """
 
 import io
-import logging
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm.std import tqdm
@@ -112,24 +109,3 @@ def _display():
     from IPython.display import display
 
     return display(_Line(""), display_id=True)
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Without Lightning's tips, lists of devices and advice on loggers and workers.
-
-    They come with every training, and would stand between the bars of a notebook.
-    """
-    names = "pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for name in names[:2]:
-                warnings.filterwarnings("ignore", module=name)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

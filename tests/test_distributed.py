@@ -17,10 +17,10 @@ from timm.layers import BatchNormAct2d
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from spdlib.distributed import GlobalBatchNorm, synchronise
 from spdlib.methods import MoCo, SimCLR, SimSiam
 from spdlib.objectives import Objective, SpdCosine
 from spdlib.pretraining.cli import main
-from spdlib.pretraining.distributed import GlobalBatchNorm, synchronise
 
 METHODS = {
     "simsiam": SimSiam,

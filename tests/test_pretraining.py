@@ -10,31 +10,32 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-import pytorch_lightning as pl
 import timm
 import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
+from spdlib import paths
 from spdlib.datasets import elpv
 from spdlib.datasets.tree import tree
 from spdlib.encoders import HALF_NORM, IMAGENET_NORM, load_encoder, read_provenance
+from spdlib.images import Images, decode
 from spdlib.pretraining import (
     COLUMNS,
     Pretraining,
     Views,
-    checkpoints,
     export,
     objective,
     pretrain,
     starting_encoder,
 )
-from spdlib.pretraining.batches import Images, Order, decode
-from spdlib.pretraining.batches import generator as seeded
 from spdlib.pretraining.cli import main, tables
 from spdlib.pretraining.monitors import spot_the_difference
 from spdlib.pretraining.presets import settings
+from spdlib.pretraining.training import order
+from spdlib.training import Callback, shared
+from spdlib.training import generator as seeded
 
 SMALL = {
     "encoder": "efficientnet_lite0", "weights": "random", "size": 32, "batch_size": 4, "epochs": 2,
@@ -75,33 +76,42 @@ def folder(tmp_path):
 
 
 def test_every_image_is_in_an_epoch_once_and_processes_share_the_batch():
-    whole = list(Order(11, 4, epochs=3, seed=5))
+    def ordered(seed=5, start=0, **cut):
+        return list(shared(order(11, 4, epochs=3, seed=seed, start=start), **cut))
+
+    whole = ordered()
     assert len(whole) == 6 and all(len(batch) == 4 for batch in whole)
     epochs = [whole[i] + whole[i + 1] for i in (0, 2, 4)]
     assert all(len(set(epoch)) == 8 for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
-    assert list(Order(11, 4, epochs=3, seed=5, start=3)) == whole[3:]
-    assert list(Order(11, 4, epochs=3, seed=6)) != whole
-    both = [list(Order(11, 4, 3, 5, parts=2, process=p, processes=2)) for p in (0, 1)]
+    assert ordered(start=3) == whole[3:]
+    assert ordered(seed=6) != whole
+    both = [ordered(parts=2, process=p, processes=2) for p in (0, 1)]
     joined = [a + b for a, b in zip(*both, strict=True)]
     assert [a + b for a, b in zip(joined[::2], joined[1::2], strict=True)] == whole
 
 
-def test_files_that_do_not_decode_give_way_to_the_next(folder):
+def test_files_that_do_not_decode_give_way_to_the_next(folder, capsys):
     table = tree(folder)
     assert table.split.value_counts().to_dict() == {"train": 17, "test": 2}
-    images = Images(table, size=16)
+    images = Images(table, size=16, memory=0)
     broken = [i for i in range(len(images)) if images.path(i).endswith("broken.png")]
     (number,) = broken
     batch = images[[number, 0]]
     assert batch["unreadable"].tolist() == broken
     assert batch["numbers"].tolist() == [number + 1, 0]
-    assert torch.equal(batch["images"][0], images.read(number + 1))
-    assert batch["labels"][1] == 0 and images.classes == 2
+    assert torch.equal(batch["images"][0], images.read(number + 1)[0])
     with pytest.raises(ValueError, match=r"broken\.png: the image does not decode"):
         decode(table, 16)
-    with pytest.warns(UserWarning, match=r"skipped: .*broken\.png"):
-        assert len(decode(table, 16, skip=True)) == len(table) - 1
+    assert len(decode(table, 16, skip=True)) == len(table) - 1
+    assert "broken.png: the image does not decode" in capsys.readouterr().out.split("skipped: ")[1]
+    # What is held is what the files give, and as torchvision resizes them.
+    held, at_once = Images(table, 16, skip=True), [i for i in range(len(images)) if i != number]
+    assert torch.equal(held.images, torch.stack([images.read(i)[0] for i in at_once]))
+    for i in (0, 9):
+        pixels = torch.from_numpy(np.array(Image.open(held.path(i)))).permute(2, 0, 1)
+        expected = torchvision.transforms.v2.functional.resize(pixels, [16, 16], antialias=True)
+        assert torch.equal(held[[i]]["images"][0], expected)
 
 
 def test_only_normal_images_of_the_training_split_are_trained_on(tmp_path):
@@ -121,12 +131,12 @@ def test_only_normal_images_of_the_training_split_are_trained_on(tmp_path):
 
 
 def test_a_digest_is_of_what_the_files_hold_not_of_what_they_are_called(folder):
-    before = Images(tree(folder)).digest()
+    before = Images(tree(folder), memory=0).digest()
     first = folder / "train" / "a" / "00.png"
     first.rename(first.with_name("000.png"))
-    assert Images(tree(folder)).digest() == before
+    assert Images(tree(folder), memory=0).digest() == before
     first.with_name("000.png").write_bytes(b"other")
-    assert Images(tree(folder)).digest() != before
+    assert Images(tree(folder), memory=0).digest() != before
 
 
 # What comes out
@@ -255,14 +265,14 @@ def test_collapsed_projections_are_spoken_of_though_features_are_spread():
     s = small("simsiam", 0.0, epochs=1)
     encoder = starting_encoder(s)
     held_out = noise(16, seed=1)
-    network = Pretraining(encoder, s, Images(noise()), held_out)
+    training = Pretraining(encoder, s, Images(noise()), torch.zeros(13), held_out)
     linear = [
-        m for m in network.objective.baseline.projection.modules() if hasattr(m, "running_var")
+        m for m in training.objective.baseline.projection.modules() if hasattr(m, "running_var")
     ]
     torch.nn.init.zeros_(linear[-2].weight[1:])  # one unit is left before the last layer
-    row = network._watch()
+    row = training._watch()
     assert row["effective_rank"] > 2 > row["effective_rank_projected"]
-    assert "projections, collapse: " in network.said
+    assert "projections, collapse: " in training.said
 
 
 def test_a_queue_longer_than_the_images_is_spoken_of():
@@ -297,10 +307,10 @@ def test_what_does_not_fit_is_refused(tmp_path):
 
 def test_a_full_disk_is_reported_before_training(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 10_000_000})
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(paths.shutil, "disk_usage", lambda folder: usage)
     ran = []
-    monkeypatch.setattr("spdlib.pretraining.training._fit", lambda *_: ran.append(1))
-    with pytest.raises(OSError, match=r"10 MB free on its disk, \d+ MB needed"):
+    monkeypatch.setattr("spdlib.pretraining.training.fit", lambda *_, **__: ran.append(1))
+    with pytest.raises(OSError, match=r"\d+ MB are needed, 10 MB are free on its disk"):
         pretrain(load_encoder("efficientnet_lite0"), noise(), small(), folder=tmp_path)
     assert not ran
 
@@ -388,9 +398,9 @@ def ctrl_c():
 def test_ctrl_c_reaches_the_caller_and_the_next_ctrl_c_too(tmp_path, ctrl_c):
     s = small()
 
-    class Stop(pl.Callback):
-        def on_train_batch_end(self, trainer, module, *_):
-            if module.step == 3:
+    class Stop(Callback):
+        def on_step(self, training):
+            if training.step == 3:
                 os.kill(os.getpid(), signal.SIGINT)
 
     whole, stopped = starting_encoder(s), starting_encoder(s)
@@ -440,6 +450,7 @@ def test_the_command_line_trains_on_a_folder(folder, tmp_path, capsys):
 )
 def test_the_command_line_says_what_does_not_fit(given, message, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("spdlib.pretraining.cli.decode", lambda *_: noise(64))
+    monkeypatch.setattr("spdlib.pretraining.cli.Images", lambda *_: Images(noise(64)))
     assert main([*given, "--out", str(tmp_path)]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from test_figures import titles_apart
@@ -21,6 +20,7 @@ from spdlib.objectives import spd_loss
 from spdlib.pretraining import presets, pretrain
 from spdlib.pretraining.live import Embeddings
 from spdlib.smoothblend import SmoothBlend
+from spdlib.training import Callback
 from spdlib.views import WeakView, spd_triplet
 
 
@@ -183,14 +183,14 @@ def test_the_broken_run_is_marked():
     assert titles_apart(fig)
 
 
-class Listener(pl.Callback):
+class Listener(Callback):
     """Keeps all projections of training steps, to compare with."""
 
     def __init__(self):
         self.seen = []
 
-    def on_train_start(self, trainer, module):
-        projection = module.objective.baseline.projection
+    def on_start(self, training):
+        projection = training.objective.baseline.projection
         projection.register_forward_hook(lambda *args: self.seen.append(args[2].detach()))
 
 

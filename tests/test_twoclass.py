@@ -19,14 +19,15 @@ from spdlib import intervals, results, twoclass
 from spdlib.datasets import SampleImages
 from spdlib.datasets.samples import make_table
 from spdlib.encoders import load_encoder
+from spdlib.images import Images
 from spdlib.metrics import aupr, evaluate
+from spdlib.training import Callback
 from spdlib.twoclass import Classifier, Segmenter, paired, shots
 from spdlib.twoclass.augmentation import (
     AUGMENTS,
     BALANCES,
     Augment,
     Balance,
-    Decoded,
     TrainingImages,
     augmentation,
     batch_order,
@@ -67,7 +68,7 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(table):
-    return Decoded(table, SIZE)
+    return Images(table, SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -230,18 +231,14 @@ def test_resume_equals_uninterrupted(task, encoder, images, tmp_path, monkeypatc
     whole = make[task]()
     history = twoclass.train(whole, images, wanted)
 
+    class Stop(Callback):
+        def on_step(self, training):
+            if training.step == 3:
+                raise KeyboardInterrupt
+
     interrupted = make[task]()
-    step = twoclass.Training.training_step
-
-    def fails(self, batch, index):
-        if self.global_step == 3:
-            raise KeyboardInterrupt
-        return step(self, batch, index)
-
-    monkeypatch.setattr(twoclass.Training, "training_step", fails)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        twoclass.train(interrupted, images, wanted, folder=tmp_path)
-    monkeypatch.setattr(twoclass.Training, "training_step", step)
+        twoclass.train(interrupted, images, wanted, folder=tmp_path, callbacks=[Stop()])
     resumed = make[task]()
     after = twoclass.train(resumed, images, wanted, folder=tmp_path)
     pd.testing.assert_frame_equal(history, after)
@@ -256,14 +253,14 @@ import os, sys
 import pandas as pd, torch
 from spdlib import twoclass
 from spdlib.encoders import load_encoder
+from spdlib.images import Images
 
 if __name__ == "__main__":
     table, out = pd.read_pickle(sys.argv[1]), sys.argv[2]
     settings = twoclass.settings("detection", True, iterations=1, batch_size=8, size=64,
                                  optimizer="sgd", learning_rate=1e-2)
     model = twoclass.Classifier(load_encoder("efficientnet_lite0", "imagenet"))
-    twoclass.train(model, twoclass.Decoded(table, 64), settings, accelerator="cpu", devices=2,
-                   strategy="ddp")
+    twoclass.train(model, Images(table, 64), settings, accelerator="cpu", devices=2)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         torch.save(dict(model.named_parameters()), out)
 """
@@ -273,13 +270,14 @@ if __name__ == "__main__":
 def test_two_processes_take_the_step_that_one_takes(encoder, table, tmp_path):
     (tmp_path / "step.py").write_text(ONE_STEP)
     table.to_pickle(tmp_path / "table.pkl")
-    command = [sys.executable, "step.py", "table.pkl", "model.pt"]
+    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *run, "step.py", "table.pkl", "model.pt"]
     folder = {"PYTHONPATH": str(Path(twoclass.__file__).parents[2])}
     subprocess.run(command, cwd=tmp_path, env={**os.environ, **folder}, check=True, timeout=300,
                    capture_output=True)  # fmt: skip
     alone = Classifier(encoder)
     wanted = settings("detection", iterations=1, batch_size=8, optimizer="sgd", learning_rate=1e-2)
-    twoclass.train(alone, Decoded(table, SIZE), wanted, accelerator="cpu")
+    twoclass.train(alone, Images(table, SIZE), wanted, accelerator="cpu")
     shared = torch.load(tmp_path / "model.pt", weights_only=True)
     start = dict(Classifier(encoder).named_parameters())
     moved = sum(((p - start[name]) ** 2).sum() for name, p in alone.named_parameters()) ** 0.5
@@ -319,10 +317,10 @@ def test_errors_say_what_is_wrong(encoder, images, table):
         twoclass.check_images(images.of(table.iloc[6:]), "detection")
     masked = table.assign(mask_path=[*table.mask_path[:9], None])
     with pytest.raises(ValueError, match=r"1 of 4 anomalous images have no mask.*9\.png"):
-        twoclass.train(Segmenter(encoder, 32), Decoded(masked, SIZE), segmentation)
+        twoclass.train(Segmenter(encoder, 32), Images(masked, SIZE), segmentation)
     empty = table.assign(mask_path=table.mask_path.str.replace(r"\d_mask", "0_mask", regex=True))
     with pytest.raises(ValueError, match="masks are empty at 64 pixels"):
-        twoclass.check_images(Decoded(empty, SIZE), "segmentation")
+        twoclass.check_images(Images(empty, SIZE), "segmentation")
     with pytest.raises(ValueError, match="settings: for segmentation, the model is one for det"):
         twoclass.train(Classifier(encoder), images, segmentation)
     with pytest.raises(ValueError, match="labels: a class is missing"):

@@ -1,4 +1,4 @@
-"""Curves of a training while it runs: a Lightning callback that redraws them in place.
+"""Curves of a training while it runs, redrawn in place.
 
 ``pretrain(..., callbacks=[LiveCurves()])``.
 """
@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
-import pytorch_lightning as pl
 from IPython import get_ipython
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 from spdlib.notebooks.figures import pretraining as plots
 from spdlib.notebooks.figures import style
+from spdlib.training import Callback
 
 
-class LiveCurves(pl.Callback):
+class LiveCurves(Callback):
     """Redraws one figure in place; in an executed notebook it stays as it was drawn last.
 
     Use one for several trainings to see them grow into the same axes. Outside a notebook it
@@ -40,18 +40,17 @@ class LiveCurves(pl.Callback):
         self.histories: dict[str, pd.DataFrame] = {}
         self._display, self._due = None, 0.0
 
-    def on_train_batch_end(self, trainer: Any, module: Any, *step: Any) -> None:
+    def on_step(self, training: Any) -> None:
         """Redraws, if it is time to."""
-        if trainer.is_global_zero and time.monotonic() >= self._due and len(module.rows) > 1:
-            self._redraw(module)
+        if time.monotonic() >= self._due and len(training.rows) > 1:
+            self._redraw(training)
 
-    def on_train_end(self, trainer: Any, module: Any) -> None:
+    def on_end(self, training: Any) -> None:
         """Draws the training whole."""
-        if trainer.is_global_zero:
-            self._redraw(module)
+        self._redraw(training)
 
-    def _redraw(self, module: Any) -> None:
-        self.histories[module.settings.name] = pd.DataFrame(module.rows)
+    def _redraw(self, training: Any) -> None:
+        self.histories[training.settings.name] = pd.DataFrame(training.rows)
         if not hasattr(get_ipython(), "kernel"):  # not in a notebook
             return
         began = time.monotonic()

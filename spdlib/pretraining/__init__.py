@@ -2,14 +2,12 @@
 
     python -m spdlib.pretraining --dataset elpv --method simsiam --eta 0.1
 
-``presets`` holds the settings, ``training`` the Lightning module, ``monitors`` what is watched
-and ``live`` how it is shown, ``batches`` what is read, ``checkpoints`` what is kept,
-``distributed`` batch norm over processes, ``cli`` the command line.
+``presets`` holds the settings, ``training`` the training, ``monitors`` what is watched and
+``live`` who listens, ``cli`` the command line.
 """
 
-from spdlib.pretraining.batches import decode
+from spdlib.images import decode
 from spdlib.pretraining.training import (
-    CHECKPOINT_EVERY,
     COLUMNS,
     Pretraining,
     Views,
@@ -20,7 +18,6 @@ from spdlib.pretraining.training import (
 )
 
 __all__ = [
-    "CHECKPOINT_EVERY",
     "COLUMNS",
     "Pretraining",
     "Views",

@@ -6,6 +6,7 @@ python -m spdlib.pretraining --help
 
 import argparse
 import os
+import subprocess
 import sys
 import typing
 from collections.abc import Sequence
@@ -14,15 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from torch import Tensor
 
 from spdlib import paths
 from spdlib.datasets import load
-from spdlib.datasets.tree import tree
+from spdlib.distributed import is_first, launched, place
+from spdlib.images import MEMORY, Images
 from spdlib.paths import show
-from spdlib.pretraining import CHECKPOINT_EVERY, decode, export, pretrain, starting_encoder
+from spdlib.pretraining import decode, export, pretrain, starting_encoder
 from spdlib.pretraining.presets import Settings
 from spdlib.pretraining.presets import settings as choose
 
@@ -44,21 +43,12 @@ def tables(
     Raises:
         ValueError: There are no normal images to train on; or as ``load``.
     """
-    normal = _table(dataset, categories, seed).query("label == 0")
+    normal = load(dataset, categories, seed).query("label == 0")
     train, test = (normal[normal.split == part] for part in ("train", "test"))
     if train.empty:
         raise ValueError(f"dataset: {dataset} has no normal images to train on")
     rows = np.linspace(0, len(test) - 1, min(held_out, len(test))).round().astype(int)
     return train, test.iloc[rows]
-
-
-def _table(dataset: str, categories: Sequence[str] | None, seed: int) -> pd.DataFrame:
-    try:
-        return load(dataset, categories, seed)
-    except ValueError as error:
-        if "layout" not in str(error):
-            raise
-        return tree(dataset, seed=seed)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,14 +58,22 @@ def main(arguments: list[str] | None = None) -> int:
     changes = {name: given.pop(name) for name in Settings.model_fields}
     method, preset = changes.pop("method") or "simsiam", changes.pop("preset") or "laptop"
     try:
+        if given["devices"] * given["num_nodes"] > 1 and not place():
+            return _start(given["devices"], sys.argv[1:] if arguments is None else arguments)
         _run(choose(method, preset, **changes), **given)
-    except (ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _start(devices: int, arguments: list[str]) -> int:
+    """Runs the same command once for each device of this machine."""
+    run = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(devices), "-m"]
+    return subprocess.run([sys.executable, "-m", *run, "spdlib.pretraining", *arguments]).returncode
 
 
 def _run(
@@ -86,20 +84,15 @@ def _run(
     folder = Path(out) if out else paths.runs(settings.dataset) / "pretraining" / settings.name
     train, watched = tables(settings.dataset, held_out, categories=settings.categories)
     skip = options["skip"] = options.pop("unreadable") == "skip"
-    if workers is None:  # ELPV is decoded once, into memory
-        share = (os.cpu_count() or 1) // options["devices"]
-        workers = 0 if settings.dataset == "elpv" else max(1, min(8, share))
-    images: pd.DataFrame | Tensor = train
-    labels = None
-    if settings.dataset == "elpv":
-        images = decode(train, settings.source_size)
-        labels = pd.Categorical(train.category).codes
+    if workers is None:
+        workers = max(1, min(8, (os.cpu_count() or 1) // options["devices"]))
+    memory = MEMORY / options["devices"]  # every process holds them
+    images = Images(train, settings.source_size, False, memory, workers, skip)
     seen = decode(watched, settings.source_size, skip) if len(watched) > 1 else None
     encoder = starting_encoder(settings)
-    history = pretrain(
-        encoder, images, settings, seen, labels, folder, workers=workers, every=every, **options
-    )
-    if rank_zero_only.rank == 0:
+    options |= {"workers": 0 if images.held else workers}
+    history = pretrain(encoder, images, settings, seen, None, folder, every=every, **options)
+    if is_first():
         path = export(encoder, export_to or folder / "encoder.safetensors")
         print(f"{show(path)}: {settings.name}, {encoder.provenance['steps']} steps; ", end="")
         print(f"log and checkpoint in {show(folder)}")
@@ -120,13 +113,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", metavar="FOLDER", help="checkpoint, log, encoder; default: runs/pretraining/NAME")
     add("--export", dest="export_to", metavar="FILE", help="default: OUT/encoder.safetensors")
     add("--resume", action=argparse.BooleanOptionalAction, default=True, help="--no-resume: anew")
-    add("--every", type=int, default=CHECKPOINT_EVERY, metavar="STEPS", help="between checkpoints")
+    add("--every", type=int, default=200, metavar="STEPS", help="between checkpoints")
     add("--held-out", type=int, default=128, metavar="N", help="images to watch; 0: no watch")
     add("--unreadable", default="stop", choices=("stop", "skip"), help="images that do not decode")
     add("--workers", type=int, metavar="N", help="processes that decode images, per device")
-    run = parser.add_argument_group("where it runs (Lightning's Trainer)")
-    run.add_argument("--devices", type=int, default=_launched()[0], help="processes a machine")
-    run.add_argument("--nodes", dest="num_nodes", type=int, default=_launched()[1], help="machines")
+    run = parser.add_argument_group("where it runs")
+    run.add_argument("--devices", type=int, default=launched()[0], help="processes a machine")
+    run.add_argument("--nodes", dest="num_nodes", type=int, default=launched()[1], help="machines")
     run.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, mps")
     run.add_argument("--precision", help="32-true (default), bf16-mixed, 16-mixed")
     run.add_argument(
@@ -144,14 +137,3 @@ def _parser() -> argparse.ArgumentParser:
 
 def _is_literal(annotation: Any) -> bool:
     return typing.get_origin(annotation) is Literal
-
-
-def _launched() -> tuple[int, int]:
-    """Processes a machine, and machines, as torchrun or SLURM has started this process."""
-    here = os.environ
-    if "LOCAL_WORLD_SIZE" in here:
-        local = int(here["LOCAL_WORLD_SIZE"])
-        return local, int(here["WORLD_SIZE"]) // local
-    if "SLURM_NTASKS_PER_NODE" in here:
-        return int(here["SLURM_NTASKS_PER_NODE"]), int(here.get("SLURM_NNODES", 1))
-    return 1, 1

@@ -1,18 +1,19 @@
-"""Listening to a training step by step: a Lightning callback.
+"""Listening to the projections of a training, step by step.
 
 ``pretrain(..., callbacks=[Embeddings()])``.
 """
 
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from spdlib.pretraining.monitors import spread
+from spdlib.pretraining.training import Pretraining
+from spdlib.training import Callback
 
 
-class Embeddings(pl.Callback):
+class Embeddings(Callback):
     """Spread of a baseline's projections in each step, as SimSiam's authors watch collapse.
 
     The very projections that the loss compares are looked at, of one view of the batch, so that
@@ -28,17 +29,18 @@ class Embeddings(pl.Callback):
         self._seen: Tensor | None = None
         self._hook = None
 
-    def on_train_start(self, trainer: Any, module: Any) -> None:
+    def on_start(self, training: Pretraining) -> None:
         """Starts to listen."""
-        self._hook = module.objective.baseline.projection.register_forward_hook(self._keep)
+        projection = training.objective.baseline.projection
+        self._hook = projection.register_forward_hook(self._keep)
 
-    def on_train_batch_end(self, trainer: Any, module: Any, *step: Any) -> None:
+    def on_step(self, training: Pretraining) -> None:
         """Measures the step's first projections."""
         if self._seen is not None:
             self.rows.append({"step": len(self.rows) + 1, **spread(self._seen)})
             self._seen = None
 
-    def on_train_end(self, trainer: Any, module: Any) -> None:
+    def on_end(self, training: Pretraining) -> None:
         """Stops listening."""
         self._hook.remove()
 

@@ -2,43 +2,37 @@
 
     python -m spdlib.pretraining --dataset elpv --method simsiam --eta 0.1
 
-A LightningModule, so devices, nodes, precision and accumulation are Lightning's. Views are made
-on the training device, a batch at a time. All randomness follows from the seed, the step and an
-image's place in the batch: a resumed run ends in the weights of an uninterrupted one, and two
-processes see the views that one would.
+The loop is :mod:`spdlib.training`'s: devices, nodes, precision, accumulation, resume. Views are
+made on the training device, a batch at a time.
 """
 
-import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
+import numpy as np
 import pandas as pd
-import pytorch_lightning as pl
 import torch
 from lightly.utils.lars import LARS
-from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
+from torch import Tensor, distributed, nn
 
+from spdlib import checkpoints
+from spdlib.distributed import Process
 from spdlib.encoders import Encoder, load_encoder, save_encoder
+from spdlib.images import Images
 from spdlib.methods import METHODS, StrongView
 from spdlib.objectives import Objective, SpdCosine, SpdCrossEntropy
-from spdlib.paths import dataset_name, replacing, show
-from spdlib.pretraining import checkpoints
-from spdlib.pretraining.batches import Images, Order, decode, generator, seed_of
-from spdlib.pretraining.distributed import synchronise
+from spdlib.paths import dataset_name, need_room, replacing
 from spdlib.pretraining.monitors import collapse, spot_the_difference, spread
 from spdlib.pretraining.presets import Settings
-from spdlib.progress import Bar, quiet_lightning
 from spdlib.smoothblend import CutPaste, SmoothBlend
+from spdlib.training import Training, fit, generator, seed_of
 from spdlib.views import WHOLE, Share, WeakView, spd_triplet
-
-__all__ = ["Pretraining", "Views", "decode", "export", "objective", "pretrain", "starting_encoder"]
 
 TERMS = ("loss", "baseline", "spd", "cos_positive", "cos_negative", "spd_accuracy")
 WATCHED = (
@@ -47,7 +41,6 @@ WATCHED = (
 )  # fmt: skip
 COLUMNS = ("step", "epoch", "lr", *TERMS, *WATCHED)
 LOG = "log.csv"
-CHECKPOINT_EVERY = 200  # steps
 FEWEST = 16  # images to watch before collapse is spoken of
 
 
@@ -104,23 +97,22 @@ def objective(encoder: Encoder, settings: Settings, classes: int = 0) -> Objecti
     return Objective(baseline, spd, settings.eta)
 
 
-class Pretraining(pl.LightningModule):
-    """One training: objective, views, order of the images, log and checkpoints.
+class Pretraining(Training):
+    """A training of an encoder: its objective, views, log and watch.
 
     Args:
         encoder: What is trained.
         settings: How.
         images: What it is trained on.
+        labels: Classes (N,) for the supervised method, from 0; -1 where there are none.
         held_out: uint8 images (N, 3, H, W) to watch it on, or None.
         folder: Where checkpoints and the log go, or None.
-        text: What the progress bar says.
-        every: Steps between two checkpoints.
-        workers: Processes that decode images.
         skip: Whether to go on where an image does not decode.
 
     Attributes:
-        step: Steps done.
-        rows: The log, one dict a step.
+        objective: What is optimised.
+        said: Whether the last watch found a collapse, in words; or None.
+        skipped: Numbers of the images that did not decode.
     """
 
     def __init__(
@@ -128,201 +120,114 @@ class Pretraining(pl.LightningModule):
         encoder: Encoder,
         settings: Settings,
         images: Images,
+        labels: Tensor,
         held_out: Tensor | None = None,
         folder: Path | None = None,
-        text: str = "",
-        every: int = CHECKPOINT_EVERY,
-        workers: int = 0,
         skip: bool = False,
     ):
-        super().__init__()
-        self.objective = objective(encoder, settings, images.classes)
-        self.settings, self.images, self.held_out = settings, images, held_out
-        self.folder, self.text, self.every = folder, text, every
-        self.workers, self.skip = workers, skip
+        self.objective = objective(encoder, settings, int(labels.max()) + 1)
+        self.labels = labels
         self.steps_an_epoch = len(images) // settings.batch_size
-        self.steps = settings.epochs * self.steps_an_epoch
-        self.step, self.rows, self.said = 0, [], None
+        steps = settings.epochs * self.steps_an_epoch
+        super().__init__(self.objective, images, steps, settings.batch_size, settings.seed)
+        self.settings, self.held_out, self.folder, self.skip = settings, held_out, folder, skip
+        self.views, self.said = Views(settings), None
         self.skipped: set[int] = set()
-        self._terms: list[Tensor] = []
-        self._row: dict[str, float] | None = None
-        self._seen: list[int] = []
-        self._bar = self._log = None
 
-    @property
-    def encoder(self) -> Encoder:
-        """What is trained."""
-        return self.objective.baseline.encoder
+    def order(self, start: int) -> Iterator[Tensor]:
+        """A permutation of its own for each epoch."""
+        s = self.settings
+        return order(len(self.data), s.batch_size, s.epochs, s.seed, start)
 
-    def setup(self, stage: str) -> None:
-        trainer, batch = self.trainer, self.settings.batch_size
-        shares = trainer.world_size * trainer.accumulate_grad_batches
-        if batch % shares:
-            raise ValueError(
-                f"batch_size: {batch} cannot be shared equally among {trainer.world_size} "
-                f"processes, {trainer.accumulate_grad_batches} parts each"
-            )
-        if trainer.world_size > 1:
-            synchronise(self, trainer.strategy.root_device.type)
-        self.views, self.shares = Views(self.settings), shares
-
-    def train_dataloader(self) -> DataLoader:
-        order = Order(
-            len(self.images),
-            self.settings.batch_size,
-            self.settings.epochs,
-            self.settings.seed,
-            self.step,
-            self.trainer.accumulate_grad_batches,
-            self.trainer.global_rank,
-            self.trainer.world_size,
-        )
-        return DataLoader(
-            self.images,
-            sampler=order,
-            batch_size=None,  # the order gives whole batches
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-        )
-
-    def configure_optimizers(self) -> dict[str, Any]:
+    def optimizer(self) -> torch.optim.Optimizer:
         """SGD or LARS; the schedule leaves SimSiam's predictor alone, as its authors advise."""
         s = self.settings
         groups: dict[tuple[bool, bool], list[Tensor]] = {}
-        for name, weight in self.named_parameters():
+        for name, weight in self.objective.named_parameters():
             if weight.requires_grad:
                 key = ".prediction." in name, s.optimizer == "lars" and weight.ndim == 1
                 groups.setdefault(key, []).append(weight)
         make = {"sgd": torch.optim.SGD, "lars": LARS}[s.optimizer]
-        optimizer = make(
+        return make(
             [
-                {"params": weights, "weight_decay": 0.0 if spared else s.weight_decay}
-                for (_, spared), weights in groups.items()
+                {"params": weights, "weight_decay": 0.0 if spared else s.weight_decay,
+                 "scheduled": not fixed}
+                for (fixed, spared), weights in groups.items()
             ],
             lr=s.learning_rate,
             momentum=0.9,
-        )
-        schedules = [
-            (lambda step: 1.0) if fixed else (lambda step: s.rate_at(step, self.steps))
-            for fixed, _ in groups
-        ]
-        schedule = LambdaLR(optimizer, schedules)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        )  # fmt: skip
 
-    def on_train_start(self) -> None:
-        if not self.trainer.is_global_zero:
-            return
-        size = self.settings.batch_size
-        self._bar = Bar(self.steps * size, self.text, "images", done=self.step * size)
-        if self.folder:
-            kept = pd.DataFrame(self.rows, columns=list(COLUMNS))
-            with replacing(self.folder / LOG) as temporary:
-                kept.to_csv(temporary, index=False)
-            self._log = (self.folder / LOG).open("a", encoding="utf-8")
-        if self.held_out is not None and not self.step and not self.rows:
-            self._write({"step": 0, "epoch": 0} | self._watch())
+    def rate(self) -> float:
+        """As the schedule has it."""
+        return self.settings.rate_at(self.step, self.steps)
 
-    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        """One step, or the part of one that gradients are accumulated over."""
-        key = (self.settings.seed, 1, self.step)
-        share = len(self._terms) * self.trainer.world_size + self.global_rank
-        # For networks that draw, e.g. for dropout: as reproducible as the views.
-        torch.manual_seed(seed_of(*key, share))
-        count = self.objective.baseline.views
-        part = Share(share, self.shares)
-        strong, triplet = self.views(batch["images"], count, generator(*key), part)
-        if self.dtype != torch.float32:  # "64-true" and the like
+    def terms(self, batch: dict[str, Tensor], share: Share) -> dict[str, Tensor]:
+        """The objective's terms; views are drawn by the step, for the whole batch."""
+        self._note(batch["unreadable"].tolist())
+        key, count = (self.seed, 1, self.step), self.objective.baseline.views
+        images = batch["images"].to(self.device, non_blocking=True)
+        strong, triplet = self.views(images, count, generator(*key), share)
+        if self.dtype != torch.float32:
             strong = tuple(view.to(self.dtype) for view in strong)
             triplet = triplet and tuple(view.to(self.dtype) for view in triplet)
         if count == 1:
-            strong = (*strong, batch["labels"])
-        terms = self.objective(strong, triplet)
-        self._names = list(terms)
-        self._terms.append(torch.stack([term.detach().float() for term in terms.values()]))
-        self._seen += batch["numbers"].tolist()
-        self._note(batch["unreadable"].tolist())
-        return terms["loss"]
+            strong = *strong, self.labels[batch["numbers"]].to(self.device)
+        return self.objective(strong, triplet)
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Averages the terms over parts and processes, and stops at what is not finite."""
-        terms = torch.stack(self._terms).mean(0)
-        if self.trainer.world_size > 1:
-            terms = self.trainer.strategy.reduce(terms, reduce_op="mean")
-        row = dict(zip(self._names, terms.tolist(), strict=True))
-        for name, value in sorted(row.items(), key=lambda item: item[0] == "loss"):
-            if not abs(value) < float("inf"):
-                names = ", ".join(self.images.path(number) for number in self._seen[:3])
-                raise FloatingPointError(
-                    f"step {self.step + 1}: {name} is {value} (epoch {self.epoch + 1}, batch "
-                    f"{self.step % self.steps_an_epoch + 1} of {self.steps_an_epoch}: {names} "
-                    "...); try a smaller base_lr"
-                )
-        about = {"epoch": self.epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
-        self._row = {"step": self.step + 1, **about, **row}
-        self._terms, self._seen = [], []
+    def names(self, batch: dict[str, Tensor]) -> str:
+        """Epoch, batch and first images."""
+        first = ", ".join(self.data.path(number) for number in batch["numbers"][:3].tolist())
+        epoch, place = divmod(self.step, self.steps_an_epoch)
+        return f" (epoch {epoch + 1}, batch {place + 1} of {self.steps_an_epoch}: {first} ...)"
 
-    @property
-    def epoch(self) -> int:
-        """Passes over the images that are done."""
-        return self.step // self.steps_an_epoch
+    def begin(self) -> None:
+        """Starts the log, and watches the encoder as it is."""
+        if self.folder:
+            with replacing(self.folder / LOG) as temporary:
+                pd.DataFrame(self.rows, columns=list(COLUMNS)).to_csv(temporary, index=False)
+        if self.held_out is not None and not self.step and not self.rows:
+            self._log({"step": 0, "epoch": 0} | self._watch())
 
-    def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], index: int) -> None:
-        """After each step: log, watch, save."""
-        if self._row is None:  # gradients are still being accumulated
-            return
-        row, self._row = self._row, None
-        self.step += 1
-        if self.trainer.is_global_zero:
-            if self.held_out is not None and self.step % self.steps_an_epoch == 0:
-                row |= self._watch()
-            self._write(row)
-            self._bar.update(self.settings.batch_size, f"loss {row['loss']:+.3f}")
-        if self.folder and (self.step % self.every == 0 or self.step == self.steps):
-            self.trainer.save_checkpoint(self.folder / checkpoints.LAST)
+    def advance(self, row: dict[str, float]) -> None:
+        """Logs a step, and watches after each epoch."""
+        row["epoch"] = (self.step - 1) // self.steps_an_epoch + 1
+        if self.held_out is not None and self.step % self.steps_an_epoch == 0:
+            row |= self._watch()
+        self._log(row)
 
-    @cached_property
     def about(self) -> dict[str, Any]:
-        """What tells one training from another: a checkpoint fits only its own."""
+        """Settings, the encoder's origin, and the images."""
         return {
             "settings": self.settings.model_dump(),
-            "encoder": dict(self.encoder.provenance),
-            "images": len(self.images),
-            "digest": self.images.digest(),
+            "encoder": self.objective.baseline.encoder.provenance,
+            "images": len(self.data),
+            "digest": self.digest,
+            "labels": crc32(self.labels.numpy().tobytes()),
         }
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["spdlib"] = self.about | {"step": self.step, "skipped": sorted(self.skipped)}
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what is trained on."""
+        return self.data.digest()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        theirs, ours = checkpoint.get("spdlib", {}), self.about
-        differing = [
-            f"{name}: {value!r} there, {now!r} here"
-            for name, value, now in _flat(theirs, ours)
-            if value != now
-        ]
-        if differing:
-            raise ValueError(
-                f"{show(self.folder)} holds a checkpoint of another training; take another folder, "
-                "or start over with resume=False (--no-resume):\n  " + "\n  ".join(differing)
-            )
-        self.step, self.skipped = theirs["step"], set(theirs["skipped"])
-        log = self.folder / LOG
-        if log.is_file():
+    def state(self) -> dict[str, Any]:
+        """The images that were skipped; rows are in the log."""
+        return {"skipped": sorted(self.skipped)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes up the rows of the log, up to the checkpoint's step."""
+        self.skipped = set(state["skipped"])
+        if (log := self.folder / LOG).is_file():
             rows = pd.read_csv(log, on_bad_lines="skip")
             self.rows = rows[rows.step <= self.step].to_dict("records")
 
-    def on_train_end(self) -> None:
-        if self.trainer.world_size > 1:
-            everyones: list[set[int]] = [set()] * self.trainer.world_size
-            torch.distributed.all_gather_object(everyones, self.skipped)
+    def end(self, process: Process) -> None:
+        """Gathers what all processes have skipped."""
+        if process.world > 1:
+            everyones: list[set[int]] = [set()] * process.world
+            distributed.all_gather_object(everyones, self.skipped)
             self.skipped = set().union(*everyones)
-
-    def close(self) -> None:
-        """Ends the progress bar and the log."""
-        if self._bar is not None:
-            self._bar.close()
-        if self._log is not None:
-            self._log.close()
 
     def _watch(self) -> dict[str, float]:
         """Looks at the held-out images, as the network is now."""
@@ -346,19 +251,16 @@ class Pretraining(pl.LightningModule):
         names = {"spot_auroc": "auroc", "spot_aupr": "aupr", "spot_projected": "projected"}
         return seen | {column: spot[name] for column, name in names.items()}
 
-    def _write(self, row: dict[str, float]) -> None:
+    def _log(self, row: dict[str, float]) -> None:
         self.rows.append(row)
-        if self._log is not None:
+        if self.folder:
             line = pd.DataFrame([row], columns=list(COLUMNS))
-            line.to_csv(self._log, index=False, header=False)
-            self._log.flush()
-        for logger in self.trainer.loggers:
-            logger.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
+            line.to_csv(self.folder / LOG, mode="a", index=False, header=False)
 
     def _note(self, unreadable: list[int]) -> None:
         for number in set(unreadable) - self.skipped:
             try:
-                self.images.read(number)
+                self.data.read(number)
             except ValueError as error:
                 if not self.skip:
                     raise
@@ -366,27 +268,48 @@ class Pretraining(pl.LightningModule):
             self.skipped.add(number)
 
 
+def order(count: int, batch_size: int, epochs: int, seed: int, start: int = 0) -> Iterator[Tensor]:
+    """The numbers of the images of every step, all epochs in one go.
+
+    Each epoch is a permutation of its own; the images that do not fill its last batch sit it
+    out.
+
+    Args:
+        count: How many images there are.
+        batch_size: Images a step.
+        epochs: Passes over the images.
+        seed: Seed of the permutations.
+        start: Step to begin at.
+
+    >>> [batch.tolist() for batch in order(4, 2, epochs=1, seed=0)]
+    [[0, 3], [1, 2]]
+    """
+    steps_an_epoch = count // batch_size
+    first, skipped = divmod(start, steps_an_epoch)
+    for epoch in range(first, epochs):
+        batches = torch.randperm(count, generator=generator(seed, 0, epoch)).split(batch_size)
+        yield from batches[skipped:steps_an_epoch]
+        skipped = 0
+
+
 def pretrain(
     encoder: Encoder,
-    images: Tensor | pd.DataFrame,
+    images: Images | Tensor | pd.DataFrame,
     settings: Settings,
     held_out: Tensor | None = None,
     labels: Sequence[int] | Tensor | None = None,
     folder: str | Path | None = None,
     text: str = "",
     *,
-    every: int = CHECKPOINT_EVERY,
-    resume: bool = True,
-    workers: int = 0,
     skip: bool = False,
-    **trainer: Any,
+    **options: Any,
 ) -> pd.DataFrame:
     """Trains the encoder in place.
 
     Args:
         encoder: What to train; in evaluation mode afterwards, its provenance filled in.
-        images: uint8 (N, 3, H, W) as :func:`decode` gives, best of ``settings.source_size``; or
-            a table of samples, whose files are decoded while training.
+        images: Of side ``settings.source_size``, best; or what makes such: a table of samples,
+            or uint8 (N, 3, H, W).
         settings: How to train.
         held_out: uint8 normal images to watch the training on, before the first step and after
             each epoch; None: no watch. Of fewer than 16 no collapse is spoken.
@@ -394,12 +317,11 @@ def pretrain(
         folder: Where checkpoints and ``log.csv`` go, and where a training that was stopped is
             taken up again; None: nothing is written.
         text: What the progress bar says.
-        every: Steps between two checkpoints; there is always one at the end.
-        resume: False starts over where there is a checkpoint.
-        workers: Processes that decode images; 0: this one does.
         skip: Where an image does not decode, take the next one, and say so, rather than stop.
-        **trainer: Passed to Lightning's ``Trainer``: ``devices``, ``num_nodes``, ``precision``,
-            ``accumulate_grad_batches`` ... A batch is what all processes and parts hold together.
+        **options: How and where it runs, as :func:`spdlib.training.fit` takes them: ``every``,
+            ``resume``, ``workers``, ``callbacks``, ``devices``, ``num_nodes``, ``accelerator``,
+            ``precision``, ``accumulate_grad_batches``. A batch is what all processes and parts
+            hold together.
 
     Returns:
         One row a step: ``step`` (steps done), ``epoch``, ``lr``, the loss and its terms, and where
@@ -409,12 +331,16 @@ def pretrain(
         says in words whether the last watch found features or projections collapsed, or is None.
 
     Raises:
-        ValueError: Images, labels or trainer options do not fit the settings, or the folder holds
+        ValueError: Images, labels or options do not fit the settings, or the folder holds
             a checkpoint of another training.
         OSError: The folder cannot be written, or its disk has too little room.
         FloatingPointError: A term of the loss is not finite; names it, the step and the batch.
     """
-    samples = Images(images, labels, settings.source_size)
+    known = signature(fit).parameters.keys() - {"training", "bar"}
+    if unknown := options.keys() - known:
+        raise ValueError(f"{', '.join(sorted(unknown))}: decided by the settings, or not known")
+    samples = images if isinstance(images, Images) else Images(images, settings.source_size)
+    classes = _classes(samples, labels)
     if len(samples) < settings.batch_size:
         raise ValueError(
             f"batch_size: {settings.batch_size} is more than the {len(samples)} images; take a "
@@ -422,7 +348,7 @@ def pretrain(
         )
     if held_out is not None and len(held_out) < 2:
         raise ValueError("held_out: one image; at least two are needed, or None for no watch")
-    if "classes" in METHODS[settings.method].needs and samples.classes < 2:
+    if "classes" in METHODS[settings.method].needs and classes.max() < 1:
         raise ValueError(
             f"labels: {settings.method} pretraining needs at least two classes (a table's "
             "categories, which for a folder of images are the names of its subfolders)"
@@ -435,42 +361,46 @@ def pretrain(
             stacklevel=2,
         )
     started_from = dict(encoder.provenance)
-    with quiet_lightning(), torch.random.fork_rng(devices=[]):
-        runner = _trainer(folder, trainer)
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(settings.seed, 2))  # heads are drawn from the global state
-        module = Pretraining(
-            encoder.train(), settings, samples, held_out, folder and Path(folder),
-            text or settings.name, every, workers, skip,
-        )  # fmt: skip
-        if folder:
-            needed = _checkpoint_bytes(module) * 2  # the one before stays until the next is whole
-            module.folder = checkpoints.prepare(folder, needed, [checkpoints.LAST, LOG])
-        last = module.folder / checkpoints.LAST if folder else None
-        found = str(last) if last and resume and last.is_file() else None
-        try:
-            _fit(runner, module, found)
-        finally:
-            module.close()
-            encoder.eval()
-    history = pd.DataFrame(module.rows, columns=list(COLUMNS))
-    history.attrs["collapse"] = module.said
+        training = Pretraining(
+            encoder.train(), settings, samples, classes, held_out, folder and Path(folder), skip
+        )
+    if folder:
+        needed = _checkpoint_bytes(training.objective) * 2  # the one before stays until the next
+        checkpoints.prepare(folder, needed, [checkpoints.LAST, LOG])
+    try:
+        fit(training, text or settings.name, **options)
+    finally:
+        encoder.cpu().eval()
+    history = pd.DataFrame(training.rows, columns=list(COLUMNS))
+    history.attrs["collapse"] = training.said
     encoder.provenance = {
         "encoder": encoder.name,
         **settings.model_dump(),
         "dataset": dataset_name(settings.dataset),
-        "categories": settings.categories or samples.names,
+        "categories": settings.categories or _names(samples),
         "images": len(samples),
-        "digest": module.about["digest"],
-        "skipped": len(module.skipped),
-        "steps": module.step,
-        "collapse": module.said,
+        "digest": training.digest,
+        "skipped": len(training.skipped) + len(samples.skipped),
+        "steps": training.step,
+        "collapse": training.said,
         "started_from": started_from,
-        "versions": {
-            name: version(name)
-            for name in ("torch", "torchvision", "lightly", "pytorch-lightning", "spdlib")
-        },
+        "versions": {name: version(name) for name in ("torch", "torchvision", "lightly", "spdlib")},
     }
     return history
+
+
+def _classes(images: Images, labels: Sequence[int] | Tensor | None) -> Tensor:
+    if labels is None and images.table is not None:
+        labels = np.searchsorted(_names(images), images.table.category.astype(str))
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"labels: {len(labels)} for {len(images)} images")
+    return torch.as_tensor(np.full(len(images), -1) if labels is None else np.array(labels))
+
+
+def _names(images: Images) -> list[str]:
+    return [] if images.table is None else sorted(images.table.category.astype(str).unique())
 
 
 def export(encoder: Encoder, path: str | Path) -> Path:
@@ -481,60 +411,17 @@ def export(encoder: Encoder, path: str | Path) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoints.room_for(path.parent, 2 * _bytes(encoder.state_dict().values()))
+    need_room(path.parent, 2 * _bytes(encoder.state_dict().values()))
     return save_encoder(encoder, path)
-
-
-def _trainer(folder: str | Path | None, given: dict[str, Any]) -> pl.Trainer:
-    given = {"devices": 1, "num_nodes": 1, "logger": False} | given
-    ours = {
-        "max_epochs": 1,  # the order of the images runs through all epochs
-        "use_distributed_sampler": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": str(folder or "."),
-    }
-    overlap = sorted(ours.keys() & given.keys() | {"max_steps", "sync_batchnorm"} & given.keys())
-    if overlap:
-        raise ValueError(f"{', '.join(overlap)}: decided by the settings, not by the trainer")
-    if given["devices"] != 1 or given["num_nodes"] != 1:
-        # Buffers are equal anyway, and MoCo's queue is a large one.
-        given.setdefault("strategy", DDPStrategy(broadcast_buffers=False))
-    plugins = [checkpoints.WholeFiles(), *given.pop("plugins", [])]
-    return pl.Trainer(plugins=plugins, **ours, **given)
-
-
-def _fit(trainer: pl.Trainer, module: Pretraining, checkpoint: str | None) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(module, ckpt_path=checkpoint)
-    except SystemExit:
-        # Lightning ignores Ctrl-C from then on and leaves; a notebook's kernel is to stay.
-        if not trainer.interrupted:
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from None
 
 
 def _bytes(tensors: Any) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _checkpoint_bytes(module: Pretraining) -> int:
+def _checkpoint_bytes(module: nn.Module) -> int:
     trained = [p for p in module.parameters() if p.requires_grad]
     return _bytes(module.parameters()) + _bytes(module.buffers()) + _bytes(trained)
-
-
-def _flat(theirs: dict[str, Any], ours: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    pairs = []
-    for name, now in ours.items():
-        value = theirs.get(name)
-        if name == "settings":
-            pairs += [(key, (value or {}).get(key), now[key]) for key in now]
-        else:
-            pairs.append((name, value, now))
-    return pairs
 
 
 def starting_encoder(settings: Settings) -> Encoder:

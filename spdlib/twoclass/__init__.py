@@ -1,21 +1,21 @@
 """Two-class training: what labels buy once some defects have been collected (Zou et al., 2022).
 
 ``presets`` holds the settings, ``models`` the classifier, the U-Net and the probe, ``training``
-the Lightning module, ``augmentation`` what it reads; ``shots`` compares by number of labelled
+the training, ``augmentation`` what it reads; ``shots`` compares by number of labelled
 images, ``paired`` encoders on the same draws.
 """
 
-from spdlib.twoclass.augmentation import Decoded
+from spdlib.images import Images as Decoded
 from spdlib.twoclass.models import Classifier, Segmenter, pooled_features, probe
 from spdlib.twoclass.presets import settings
-from spdlib.twoclass.training import Predictions, Training, check_images, predict, train
+from spdlib.twoclass.training import Predictions, TwoClassTraining, check_images, predict, train
 
 __all__ = [
     "Classifier",
     "Decoded",
     "Predictions",
     "Segmenter",
-    "Training",
+    "TwoClassTraining",
     "check_images",
     "pooled_features",
     "predict",

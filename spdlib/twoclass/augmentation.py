@@ -4,19 +4,17 @@ What a training sees at a place depends on its seed and the place alone: not on 
 workers read, how many devices train, or where a training was interrupted.
 """
 
-import copy
 import math
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from spdlib.datasets.samples import SampleImages
+from spdlib.images import Images
 
 Augment = Literal["none", "flips", "shifts"]
 Balance = Literal["none", "sampling", "weights"]
@@ -101,64 +99,6 @@ def _passes(numbers: NDArray[np.int64], length: int, rng: np.random.Generator) -
     return np.concatenate(passes)[:length]
 
 
-class Decoded(Dataset):
-    """A table's images and masks in memory, 4 bytes a pixel: read once, used many times.
-
-    Whole images are resized to a square. Nothing is cut off unless that is asked for, since a
-    label speaks of the whole image.
-
-    Args:
-        table: A table of samples.
-        size: Side of the square, pixels.
-        workers: Processes that read.
-        crop: Cut off the border, as PaDiM's authors do.
-
-    Attributes:
-        table: The table, rows numbered from 0.
-        images: uint8 (N, 3, size, size).
-        masks: bool (N, size, size).
-
-    Items are those of ``spdlib.datasets.SampleImages``. Errors are its errors.
-    """
-
-    def __init__(self, table: pd.DataFrame, size: int, workers: int = 0, crop: bool = False):
-        samples = SampleImages(table, size, resize=None if crop else size)
-        self.table, self.size = samples.table, size
-        self.images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
-        self.masks = torch.empty(len(samples), size, size, dtype=torch.bool)
-        for item in DataLoader(samples, batch_size=None, num_workers=workers):
-            self.images[item["index"]] = (item["image"] * 255).round().byte()
-            self.masks[item["index"]] = item["mask"]
-
-    def of(self, table: pd.DataFrame) -> "Decoded":
-        """The images of another table, whose paths are among this one's.
-
-        Raises:
-            KeyError: A path is not; names it.
-        """
-        rows = self.rows(table)
-        part = copy.copy(self)
-        part.table = table.reset_index(drop=True)
-        part.images, part.masks = self.images[rows], self.masks[rows]
-        return part
-
-    def rows(self, table: pd.DataFrame) -> NDArray[np.int64]:
-        """The numbers of another table's images among these. Errors as for :meth:`of`."""
-        numbers = pd.Series(range(len(self.table)), index=self.table.path)
-        return numbers.loc[list(table.path)].to_numpy(copy=True)
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {
-            "image": self.images[index].float() / 255,
-            "mask": self.masks[index],
-            "label": int(self.table.label.iloc[index]),
-            "index": index,
-        }
-
-
 class TrainingImages(Dataset):
     """The images of a training by place, augmented.
 
@@ -168,11 +108,11 @@ class TrainingImages(Dataset):
         augment: A key of ``AUGMENTS``.
         seed: Of the augmentations.
 
-    Items are those of :class:`Decoded`.
+    Items are those of :class:`~spdlib.images.Images`; a list of places gives a batch of them.
     """
 
     def __init__(
-        self, images: Decoded, order: NDArray[np.int64], augment: Augment = "none", seed: int = 0
+        self, images: Images, order: NDArray[np.int64], augment: Augment = "none", seed: int = 0
     ):
         self.images, self.order, self.seed = images, order, seed
         self.augment = augmentation(augment, images.size)
@@ -180,10 +120,12 @@ class TrainingImages(Dataset):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
+    def __getitem__(self, place: int | list[int]) -> dict[str, Any]:
+        if isinstance(place, list):
+            return default_collate([self[one] for one in place])
         number = int(self.order[place])
-        image = tv_tensors.Image(self.images.images[number])
-        mask = tv_tensors.Mask(self.images.masks[number][None])
+        pixels, truth = self.images.read(number)
+        image, mask = tv_tensors.Image(pixels), tv_tensors.Mask(truth[None])
         # torchvision's transforms draw from the global generator, which is put back afterwards.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng([self.seed, place]).integers(2**63)))

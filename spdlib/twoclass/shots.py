@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from spdlib import intervals, metrics, results
 from spdlib.datasets.protocols import FEW_SHOT, few_shot, high_shot
 from spdlib.encoders import Encoder
+from spdlib.images import Images
 from spdlib.padim import PaDiM
 from spdlib.progress import Bar
 from spdlib.twoclass import Classifier, Predictions, Segmenter, paired, predict, probe, train
-from spdlib.twoclass.augmentation import Decoded
 from spdlib.twoclass.presets import TwoClass
 
 Case = tuple[int | None, int]  # shots, None for the high-shot split, and number of the draw
@@ -68,7 +68,7 @@ def draw(table: pd.DataFrame, cases: Iterable[Case]) -> dict[Case, pd.DataFrame]
 
 
 def probes(
-    features: ArrayLike, images: Decoded, splits: Mapping[Case, pd.DataFrame]
+    features: ArrayLike, images: Images, splits: Mapping[Case, pd.DataFrame]
 ) -> dict[Case, Predictions]:
     """A linear probe for each split, on features computed once.
 
@@ -90,7 +90,7 @@ def probes(
 
 
 def run(
-    encoder: Encoder, images: Decoded, table: pd.DataFrame, settings: TwoClass, bar: Bar | str
+    encoder: Encoder, images: Images, table: pd.DataFrame, settings: TwoClass, bar: Bar | str
 ) -> tuple[pd.DataFrame, Predictions]:
     """Trains all weights on one part of a table and predicts the other.
 
@@ -131,8 +131,8 @@ test_images.__test__ = False  # whatever pytest makes of its name
 
 def one_class(
     encoder: Encoder,
-    normal: Decoded,
-    images: Decoded,
+    normal: Images,
+    images: Images,
     splits: Mapping[Case, pd.DataFrame],
     seed: int = 0,
 ) -> dict[Case, Predictions]:
@@ -187,6 +187,11 @@ def measure(
     for (k, number), predicted in found.items():
         if task == "segmentation":
             truth, scores = predicted.masks, predicted.maps
+            if not truth.any():
+                raise ValueError(
+                    "masks: no test image has a marked pixel; segmentation needs masks of defects, "
+                    "or painted ones"
+                )
             values = metrics.pixel_metrics(scores, truth)
         else:
             truth, scores = predicted.labels, predicted.scores

@@ -1,99 +1,70 @@
 """Two-class training: what labels buy once some defects have been collected (Zou et al., 2022).
 
 A classifier of images and a U-Net for pixels (:mod:`spdlib.twoclass.models`), all weights
-trained. Training is Lightning's, so devices, precision, checkpoints and resume are, too.
+trained by the loop of :mod:`spdlib.training`.
 """
 
-import contextlib
-import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pytorch_lightning as pl
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from spdlib import paths
-from spdlib.pretraining.distributed import synchronise
-from spdlib.progress import Bar, quiet_lightning
-from spdlib.twoclass.augmentation import Decoded, TrainingImages, batch_order
-from spdlib.twoclass.models import Classifier, Segmenter, pooled_features, probe
-from spdlib.twoclass.presets import TwoClass, settings
-
-__all__ = [
-    "Classifier", "Decoded", "Predictions", "Segmenter", "TwoClass", "check_images",
-    "pooled_features", "predict", "probe", "settings", "train",
-]  # fmt: skip
+from spdlib.images import Images
+from spdlib.progress import Bar
+from spdlib.training import Training, fit
+from spdlib.twoclass.augmentation import TrainingImages, batch_order
+from spdlib.twoclass.models import Classifier, Segmenter
+from spdlib.twoclass.presets import TwoClass
+from spdlib.views import Share
 
 EVERY = 50  # iterations from one checkpoint to the next
 
 
-class Training(pl.LightningModule):
-    """One training, for Lightning. What it calls an epoch is ``EVERY`` iterations here.
+class TwoClassTraining(Training):
+    """A training of a classifier or a U-Net.
 
     Args:
         model: What is trained.
         images: The training images.
         settings: How.
-        workers: Processes that augment, a device.
+        folder: Where checkpoints go, or None.
     """
 
     def __init__(
-        self, model: Classifier | Segmenter, images: Decoded, settings: TwoClass, workers: int = 0
+        self,
+        model: Classifier | Segmenter,
+        images: Images,
+        settings: TwoClass,
+        folder: Path | None = None,
     ):
-        super().__init__()
-        self.model, self.settings, self.workers = model, settings, workers
-        labels = images.table.label.to_numpy()
-        self.share = float(images.masks.float().mean() if model.task == "segmentation"
-                           else labels.mean())  # fmt: skip
-        self.steps = settings.steps(len(images))
-        order = batch_order(
-            labels, self.steps, settings.batch_size, settings.balance, settings.seed
-        )
-        self.images = TrainingImages(images, order, settings.augment, settings.seed)
-        paths_read = "\n".join(images.table.path)
-        self.made_of = {"settings": settings.model_dump(),
-                        "images": hashlib.sha256(paths_read.encode()).hexdigest()}  # fmt: skip
-        self.history: list[dict[str, float]] = []
+        s, labels = settings, images.table.label.to_numpy()
+        self.model, self.settings, self.images = model, s, images
+        truth = images.masks.float() if model.task == "segmentation" else labels
+        self.share = float(truth.mean())
+        steps = s.steps(len(images))
+        self.places = batch_order(labels, steps, s.batch_size, s.balance, s.seed)
+        data = TrainingImages(images, self.places, s.augment, s.seed)
+        super().__init__(model, data, steps, s.batch_size, s.seed)
+        self.folder = folder
 
-    def setup(self, stage: str) -> None:
-        """Checks that the batch can be shared; then its statistics are those of all devices."""
-        world = self.trainer.world_size
-        if self.settings.batch_size % world:
-            raise ValueError(
-                f"batch_size: {self.settings.batch_size} cannot be shared by {world} devices"
-            )
-        if world > 1:
-            synchronise(self.model)
+    def order(self, start: int) -> Iterable[Tensor]:
+        """Places of the training, one after another."""
+        return torch.arange(len(self.places)).split(self.batch_size)[start:]
 
-    def train_dataloader(self) -> DataLoader:
-        """The batches from this epoch's place on: a resumed training goes on where it was."""
-        batch = self.settings.batch_size
-        first = self.current_epoch * EVERY * batch
-        places = range(first, min(first + EVERY * batch, self.steps * batch))
-        size = batch // self.trainer.world_size
-        return DataLoader(Subset(self.images, places), size, num_workers=self.workers)
+    def terms(self, batch: dict[str, Tensor], share: Share) -> dict[str, Tensor]:
+        """The model's loss."""
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        batch["image"] = batch["image"].to(self.dtype)
+        return {"loss": self.model.loss(batch, self.settings, self.share)}
 
-    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        """One iteration.
-
-        Raises:
-            FloatingPointError: The loss is not finite.
-        """
-        loss = self.model.loss(batch, self.settings, self.share)
-        value = loss.item()
-        if not np.isfinite(value):
-            raise FloatingPointError(
-                f"iteration {self.global_step}: the loss is {value}; try a smaller learning rate"
-            )
-        self.history.append({"iteration": self.global_step, "loss": value})
-        return loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def optimizer(self) -> torch.optim.Optimizer:
         """At a fixed learning rate."""
         s = self.settings
         given = {"lr": s.learning_rate, "weight_decay": s.weight_decay}
@@ -101,38 +72,22 @@ class Training(pl.LightningModule):
             return torch.optim.Adam(self.model.parameters(), **given)
         return torch.optim.SGD(self.model.parameters(), momentum=0.9, **given)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the training is made of, and the losses so far."""
-        checkpoint["spdlib"] = self.made_of | {"history": self.history}
+    def advance(self, row: dict[str, float]) -> None:
+        """Keeps the loss."""
+        self.rows.append({"iteration": self.step - 1, "loss": row["loss"]})
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to go on with another training."""
-        saved = checkpoint.get("spdlib", {})
-        for name, value in self.made_of.items():
-            if saved.get(name) != value:
-                raise ValueError(
-                    f"folder: it holds a training with other {name}; take another folder"
-                )
-        self.history = saved["history"]
-
-
-class _Progress(pl.Callback):
-    def __init__(self, bar: Bar):
-        self.bar = bar
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
-        if trainer.is_global_zero:
-            self.bar.update(module.settings.batch_size, f"loss {module.history[-1]['loss']:.3f}")
+    def about(self) -> dict[str, Any]:
+        """Settings and images."""
+        return {"settings": self.settings.model_dump(), "images": self.images.digest()}
 
 
 def train(
     model: Classifier | Segmenter,
-    images: Decoded,
+    images: Images,
     settings: TwoClass,
     bar: Bar | str = "training",
     folder: str | Path | None = None,
-    workers: int = 0,
-    **trainer: Any,
+    **options: Any,
 ) -> pd.DataFrame:
     """Trains a model in place; it stays on the training device, in evaluation mode.
 
@@ -143,9 +98,8 @@ def train(
         bar: A progress bar that counts images, or what one of its own should say.
         folder: Where a checkpoint is kept, every ``EVERY`` iterations; a training that was
             interrupted goes on from it, and ends as if it had not been.
-        workers: Processes that augment, a device.
-        **trainer: Passed to Lightning's ``Trainer``: ``accelerator``, ``devices``,
-            ``precision`` ...
+        **options: How and where it runs, as :func:`spdlib.training.fit` takes them: ``workers``,
+            ``devices``, ``accelerator``, ``precision`` ...
 
     Returns:
         One row an iteration: ``iteration`` and ``loss``.
@@ -158,36 +112,13 @@ def train(
     if settings.task != model.task:
         raise ValueError(f"settings: for {settings.task}, the model is one for {model.task}")
     check_images(images, model.task)
-    module = Training(model.train(), images, settings, workers)
-    own = Bar(module.steps * settings.batch_size, bar, "images") if isinstance(bar, str) else None
-    callbacks: list[pl.Callback] = [_Progress(own or bar)]
-    last = None
-    if folder is not None:
-        callbacks.append(
-            pl.callbacks.ModelCheckpoint(
-                folder, "training", every_n_epochs=1, save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            )
-        )  # fmt: skip
-        last = Path(folder) / "training.ckpt"
-    with quiet_lightning(), own or contextlib.nullcontext():
-        runner = pl.Trainer(
-            max_epochs=-(-module.steps // EVERY),
-            reload_dataloaders_every_n_epochs=1,
-            logger=False,
-            enable_checkpointing=folder is not None,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=callbacks,
-            **trainer,
-        )
-        resume = str(last) if last and last.is_file() else None
-        runner.fit(module, ckpt_path=resume, weights_only=True)
-    model.to(runner.strategy.root_device).eval()
-    return pd.DataFrame(module.history)
+    training = TwoClassTraining(model.train(), images, settings, folder and Path(folder))
+    fit(training, bar, **{"every": EVERY} | options)
+    model.eval()
+    return pd.DataFrame(training.rows)
 
 
-def check_images(images: Decoded, task: str) -> None:
+def check_images(images: Images, task: str) -> None:
     """Refuses images that a task cannot learn from, or be measured on.
 
     Raises:
@@ -241,7 +172,7 @@ def predict(
 
     Args:
         model: Evaluated as it is, on its device.
-        images: :class:`~spdlib.twoclass.augmentation.Decoded`, or ``SampleImages`` for sets
+        images: :class:`~spdlib.images.Images`, or ``SampleImages`` for sets
             that memory does not hold.
         batch_size: Images at a time.
         workers: Processes that read.

@@ -1,0 +1,65 @@
+"""Checkpoints that are whole or not there, and that cannot run code when they are read."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spdlib.paths import need_room, replacing, show
+
+LAST = "last.ckpt"
+
+
+def save(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Writes a checkpoint; whoever is killed meanwhile leaves the one before."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint; nothing but tensors and plain types is unpickled.
+
+    Raises:
+        ValueError: The file is damaged, or holds something else.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return {
+            name: checkpoint[name]
+            for name in ("about", "step", "state", "model", "optimizer", "scaler")
+        }
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{show(path)} is not a checkpoint of a training ({reason})") from None
+
+
+def prepare(folder: str | Path, needed: int, names: Sequence[str] = (LAST,)) -> Path:
+    """Makes a folder for checkpoints and sees that they can be written, before any work.
+
+    What a killed process left half-written there is removed.
+
+    Args:
+        folder: Where checkpoints go.
+        needed: Bytes that must be free.
+        names: Of the files that are written there.
+
+    Raises:
+        OSError: The folder cannot be made or written, or the disk has too little room.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            for leftover in folder.glob(f".{name}.*"):
+                leftover.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"room?")
+    except OSError as error:
+        raise OSError(f"{show(folder)}: cannot be written ({error.strerror})") from None
+    need_room(folder, needed)
+    return folder
