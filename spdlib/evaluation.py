@@ -7,7 +7,7 @@ is measured on images, segmentation on pixels; normal images count in both.
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from spdlib import intervals, metrics, results
 from spdlib.datasets import SampleImages, dataset_name
@@ -26,6 +26,7 @@ from spdlib.datasets.protocols import one_class
 from spdlib.datasets.registry import NAMES, load
 from spdlib.detectors import DETECTORS
 from spdlib.encoders import Encoder
+from spdlib.images import Images
 from spdlib.memory import free_memory
 from spdlib.methods import baseline_of, method_name
 from spdlib.metrics.maps import write_map
@@ -170,6 +171,7 @@ class Evaluation:
         scores: Image scores (N,) by method.
         maps: Anomaly maps (N, H, W) by method, on the CPU, 4 bytes a pixel.
         detector: Its name in results.
+        crop: Whether the border was cut off.
         held_out: Image scores of normal training images, each by a model that had not learned
             it, by category and method.
     """
@@ -179,6 +181,7 @@ class Evaluation:
     scores: dict[str, Array]
     maps: dict[str, Tensor]
     detector: str = "PaDiM"
+    crop: bool = False
     held_out: dict[str, dict[str, Array]] = field(default_factory=dict)
 
     @property
@@ -190,6 +193,12 @@ class Evaluation:
     def categories(self) -> list[str]:
         """Categories, in the order of the table."""
         return list(self.table.category.unique())
+
+    @property
+    def images(self) -> SampleImages:
+        """The test samples as the detector saw them."""
+        size = self.masks.shape[-1]
+        return SampleImages(self.table, size, resize=None if self.crop else size)
 
     def rows(self, category: str, task: str) -> Array:
         """Numbers of the samples that a category's task consists of."""
@@ -259,11 +268,15 @@ def evaluate(
         scores={method: np.empty(len(test), np.float32) for method in encoders},
         maps={method: torch.empty(len(test), size, size) for method in encoders},
         detector=DETECTORS[detector].name,
+        crop=crop,
     )
     with Bar(len(table) * len(encoders), "fitting and scoring", "images") as bar:
         for category, rows in test.groupby("category", sort=False):
             normal = table[(table.split == "train") & (table.category == category)]
-            known, new = (Kept(part, size, batch_size, crop) for part in (normal, rows))
+            held = free_memory(torch.device("cpu")) / 4
+            known, new = (
+                DataLoader(Images(part, size, crop, held), batch_size) for part in (normal, rows)
+            )
             for method, encoder in encoders.items():
                 note = f"{category}, {method_name(method)}"
                 model = DETECTORS[detector].build(encoder.to(device), n_features, seed)
@@ -273,35 +286,11 @@ def evaluate(
                 maps, scores = model.score(_count(new, bar, note))
                 found.maps[method][numbers], found.scores[method][numbers] = maps, scores
                 encoder.cpu()
-            found.masks[numbers] = torch.cat(new.masks)
+            found.masks[numbers] = new.dataset.masks
     return found
 
 
-class Kept:
-    """A table's batches, decoded once, then from memory, a byte a channel.
-
-    Where that would take more than a quarter of what is free, they are decoded each time.
-    """
-
-    def __init__(self, table: pd.DataFrame, size: int, batch_size: int = 32, crop: bool = False):
-        samples = SampleImages(table, size, resize=None if crop else size)
-        self.batches, self.images, self.masks = DataLoader(samples, batch_size), [], []
-        self.fits = 3 * size**2 * len(table) < free_memory(torch.device("cpu")) / 4
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if self.images:
-            yield from (batch.float() / 255 for batch in self.images)
-            return
-        images, self.masks = [], []
-        for batch in self.batches:
-            self.masks.append(batch["mask"])
-            if self.fits:  # exactly: what was decoded are whole numbers of 1 / 255
-                images.append((255 * batch["image"]).round().byte())
-            yield batch["image"]
-        self.images = images
-
-
-def _fit(model: Any, known: Kept, images: int, bar: Bar, note: str) -> Array:
+def _fit(model: Any, known: DataLoader, images: int, bar: Bar, note: str) -> Array:
     """Fits a model to all images; returns scores of some before they were learned.
 
     One fold is held out, scored, then learned as well. Of few images further folds are held out
@@ -322,19 +311,15 @@ def _fit(model: Any, known: Kept, images: int, bar: Bar, note: str) -> Array:
     return np.concatenate(scores)
 
 
-def _part(batches: Kept, chosen: Array) -> Iterator[Tensor]:
-    first = 0
-    for batch in batches:
-        inside = torch.from_numpy(chosen[first : first + len(batch)])
-        if inside.any():
-            yield batch[inside]
-        first += len(batch)
+def _part(batches: DataLoader, chosen: Array) -> DataLoader:
+    part = Subset(batches.dataset, np.flatnonzero(chosen).tolist())
+    return DataLoader(part, batches.batch_size)
 
 
-def _count(batches: Iterable[Tensor], bar: Bar, note: str) -> Iterator[Tensor]:
+def _count(batches: DataLoader, bar: Bar, note: str) -> Iterator[Tensor]:
     for batch in batches:
-        yield batch
-        bar.update(len(batch), note)
+        yield batch["image"]
+        bar.update(len(batch["image"]), note)
 
 
 def measure(

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from spdlib.methods import baseline_of, known
+from spdlib.pretraining.presets import MethodName
 from spdlib.settings import Count, EncoderName, ImageSize, explain
 
 
@@ -47,7 +49,7 @@ class SmoothBlendTour(ImageParameters):
 class SpdPretraining(ImageParameters):
     """Notebook 02. What is None is left to the preset."""
 
-    method: Literal["simsiam", "moco", "simclr", "supervised"]
+    method: MethodName
     also: list[str]
     preset: Literal["laptop", "paper"]
     encoder: EncoderName | None
@@ -63,12 +65,8 @@ class SpdPretraining(ImageParameters):
     @field_validator("also")
     @classmethod
     def _known(cls, also: list[str]) -> list[str]:
-        methods = ("simsiam", "moco", "simclr", "supervised")
         for name in also:
-            if name.removesuffix("_spd") not in methods:
-                raise ValueError(
-                    f"{name!r} is not one of {', '.join(methods)}, with or without _spd"
-                )
+            known(baseline_of(name) or name)
         return also
 
 

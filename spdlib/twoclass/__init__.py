@@ -5,14 +5,12 @@ the training, ``augmentation`` what it reads; ``shots`` compares by number of la
 images, ``paired`` encoders on the same draws.
 """
 
-from spdlib.images import Images as Decoded
 from spdlib.twoclass.models import Classifier, Segmenter, pooled_features, probe
 from spdlib.twoclass.presets import settings
 from spdlib.twoclass.training import Predictions, TwoClassTraining, check_images, predict, train
 
 __all__ = [
     "Classifier",
-    "Decoded",
     "Predictions",
     "Segmenter",
     "TwoClassTraining",

@@ -4,7 +4,6 @@ import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
 
-from spdlib.datasets.samples import SampleImages
 from spdlib.evaluation import Evaluation
 from spdlib.notebooks.explorers.explorer import explorer, menu, methods, plain, slider
 from spdlib.notebooks.figures import padim as plots
@@ -21,7 +20,7 @@ def threshold_explorer(found: Evaluation) -> widgets.VBox:
     Args:
         found: Scores, maps and masks of the encoders.
     """
-    images = SampleImages(found.table, found.masks.shape[-1])
+    images = found.images
     labels = found.table.label.to_numpy()
     every = np.concatenate(list(found.scores.values()))
     low, high = float(every.min()), float(every.max())

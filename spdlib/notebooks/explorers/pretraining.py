@@ -14,7 +14,7 @@ from spdlib.encoders import Encoder
 from spdlib.notebooks.explorers.explorer import explorer, menu, slider
 from spdlib.notebooks.figures import pretraining as plots
 from spdlib.smoothblend import JITTER, SmoothBlend
-from spdlib.views import WeakView, plain_view
+from spdlib.views import WeakView, spd_triplet
 
 
 def spot_explorer(
@@ -70,11 +70,11 @@ def blended_triplet(
         Three batches (B, 3, size, size) in [0, 1], and the masks (B, 1, size, size).
     """
     generator = torch.Generator().manual_seed(seed)
-    weak, blend = WeakView(size), SmoothBlend(jitter=jitter)
-    images = images.float() / 255
-    positive, negative = weak(images, generator), weak(images, generator)
-    draw = blend.draw(len(images), (size, size), generator)
-    return (plain_view(images, size), positive, blend.blend(negative, draw)), blend.alpha(draw)
+    blend = SmoothBlend(jitter=jitter)
+    *triplet, alpha = spd_triplet(
+        images.float() / 255, WeakView(size), blend, generator, alpha=True
+    )
+    return tuple(triplet), alpha
 
 
 @torch.no_grad()
