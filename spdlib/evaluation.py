@@ -7,7 +7,7 @@ is measured on images, segmentation on pixels; normal images count in both.
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -283,7 +283,7 @@ def evaluate(
                 held_out = _fit(model, known, len(normal), bar, note)
                 found.held_out.setdefault(category, {})[method] = held_out
                 numbers = rows.index.to_numpy(copy=True)
-                maps, scores = model.score(_count(new, bar, note))
+                maps, scores = model.score(_count(_pixels(new), bar, note))
                 found.maps[method][numbers], found.scores[method][numbers] = maps, scores
                 encoder.cpu()
             found.masks[numbers] = new.dataset.masks
@@ -307,19 +307,23 @@ def _fit(model: Any, known: DataLoader, images: int, bar: Bar, note: str) -> Arr
     if grows:
         model.extend(_count(_part(known, fold == 0), bar, note))
     else:
-        model.fit(_count(known, bar, note))
+        model.fit(_count(_pixels(known), bar, note))
     return np.concatenate(scores)
 
 
-def _part(batches: DataLoader, chosen: Array) -> DataLoader:
+def _pixels(batches: DataLoader) -> Iterator[Tensor]:
+    return (batch["image"] for batch in batches)
+
+
+def _part(batches: DataLoader, chosen: Array) -> Iterator[Tensor]:
     part = Subset(batches.dataset, np.flatnonzero(chosen).tolist())
-    return DataLoader(part, batches.batch_size)
+    return _pixels(DataLoader(part, batches.batch_size))
 
 
-def _count(batches: DataLoader, bar: Bar, note: str) -> Iterator[Tensor]:
+def _count(batches: Iterable[Tensor], bar: Bar, note: str) -> Iterator[Tensor]:
     for batch in batches:
-        yield batch["image"]
-        bar.update(len(batch["image"]), note)
+        yield batch
+        bar.update(len(batch), note)
 
 
 def measure(
