@@ -101,7 +101,9 @@ def words(text: object, width: int = 40, lines: int = 1) -> str:
     """
     shown = []
     for line in str(text).split("\n"):
-        pieces = textwrap.wrap(readable(line), max(width, 2)) or [""]
+        spaced = readable(line).replace("_", "_ ")  # names are broken at underscores, too
+        pieces = [piece.replace("_ ", "_") for piece in textwrap.wrap(spaced, max(width, 2))]
+        pieces = pieces or [""]
         if len(pieces) > lines:
             pieces[lines - 1] = pieces[lines - 1][: max(width, 2) - 1] + "…"
         shown += pieces[:lines]
