@@ -256,9 +256,11 @@ def _check_dataset(path: Path, dataset: str | Path | None) -> None:
 
 
 def _training(dataset: str | Path | None) -> str:
+    notebook = "notebook 02_spd_pretraining"
     if dataset in (None, paths.DEFAULT):
-        return "notebook 02_spd_pretraining"
-    return f"python -m spdlib.notebooks run 02 --dataset {shlex.quote(str(dataset))}"
+        return notebook
+    command = f"python -m spdlib.notebooks run 02 --dataset {shlex.quote(str(dataset))}"
+    return f"{notebook} on this data set ({command})"
 
 
 @torch.no_grad()

@@ -147,13 +147,15 @@ def test_an_encoder_of_another_data_set_is_used_only_if_asked_for_by_file(traine
     assert pretrained("simsiam", "resnet18", "some/parts").provenance["dataset"] == "parts"
     with pytest.raises(ValueError, match=r"pretrained on parts, not on elpv\. .* run notebook 02"):
         pretrained("simsiam", "resnet18")
-    told = r"not on new lot. .* run 02 --dataset '/data/new lot'; .* by its path, '.*simsiam\.saf"
+    told = r"not on new lot. .* run 02 --dataset '/data/new lot'\); .* by its path, '.*simsiam\.saf"
     with pytest.raises(ValueError, match=told):
         pretrained("simsiam", "resnet18", "/data/new lot")
     assert list(pretrained_encoders(["random", str(path)], "resnet18")) == ["random", "simsiam"]
     with pytest.raises(ValueError, match="two are called 'simsiam'"):
         pretrained_encoders(["simsiam", str(path)], "resnet18", "parts")
-    with pytest.raises(FileNotFoundError, match=r"run python .* run 02 --dataset parts first"):
+    with pytest.raises(
+        FileNotFoundError, match=r"run notebook 02.* run 02 --dataset parts\) first"
+    ):
         pretrained("moco", "resnet18", "parts")
 
 

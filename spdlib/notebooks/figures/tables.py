@@ -69,7 +69,7 @@ def own(name: str, rows: pd.DataFrame) -> Styler:
         rows: One of :func:`spdlib.comparison.tables`.
     """
     means = comparison.summary(comparison.with_means(rows))
-    means = means[means.metric.isin(paper.METRICS)]
+    means = means[means.metric.isin([*paper.METRICS, "AU-PRO"])]
     index = ["dataset", *(["setting"] if means.setting.any() else []), "category"]
     frames = [paper.layout(means, index, ["method", "metric"], s) for s in ("value", "text")]
     values, text = (
