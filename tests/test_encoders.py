@@ -154,7 +154,7 @@ def test_an_encoder_of_another_data_set_is_used_only_if_asked_for_by_file(traine
     with pytest.raises(ValueError, match="two are called 'simsiam'"):
         pretrained_encoders(["simsiam", str(path)], "resnet18", "parts")
     with pytest.raises(
-        FileNotFoundError, match=r"run notebook 02.* run 02 --dataset parts\) first"
+        FileNotFoundError, match=r"notebook 02.* --dataset parts\) first"
     ):
         pretrained("moco", "resnet18", "parts")
 
