@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty
 from typing import Any, TextIO
 
 import nbformat
@@ -206,6 +207,7 @@ def execute(
     try:
         nb = papermill.execute_notebook(
             path, path, progress_bar=False, stdout_file=log, stderr_file=log,
+            kernel_manager_class=_patient_manager(),
             # A kernel warns that it talks over TCP; it does so within this machine.
             extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )  # fmt: skip
@@ -221,6 +223,31 @@ def execute(
     if problems:
         raise RuntimeError(COLOUR_CODES.sub("", "; ".join(problems)))
     return nb
+
+
+def _patient_manager() -> type:
+    """A manager of kernels whose replies are looked for every second.
+
+    A widget's message that is sent while a reply is waited for can swallow the signal that the
+    reply is there; nbclient then waits for ever (jupyter/nbclient, issue 312).
+    """
+    from jupyter_client.manager import AsyncKernelManager
+
+    class Patient(AsyncKernelManager):
+        def client(self, **options: Any) -> Any:
+            client = super().client(**options)
+            wait = client.shell_channel.get_msg
+
+            async def get_msg(timeout: float | None = None) -> Any:
+                while timeout is None:
+                    with suppress(Empty):
+                        return await wait(timeout=1)
+                return await wait(timeout=timeout)
+
+            client.shell_channel.get_msg = get_msg
+            return client
+
+    return Patient
 
 
 def errors(nb: NotebookNode) -> list[str]:

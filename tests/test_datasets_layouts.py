@@ -184,6 +184,11 @@ def test_masks_beside_their_images_are_refused(tmp_path):
         load(tmp_path)
     with pytest.raises(ValueError, match="named like defects or masks"):
         tree(plain(tmp_path / "masks"))
+    with pytest.warns(UserWarning, match="taken for good parts"):
+        tree(plain(tmp_path / "bad"))
+    plain(tmp_path / "good")
+    with pytest.raises(ValueError, match="named like defects or masks"):
+        tree(tmp_path / "bad")
 
 
 def test_a_tree_has_its_subfolders_as_categories(tmp_path):

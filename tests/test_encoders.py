@@ -153,9 +153,7 @@ def test_an_encoder_of_another_data_set_is_used_only_if_asked_for_by_file(traine
     assert list(pretrained_encoders(["random", str(path)], "resnet18")) == ["random", "simsiam"]
     with pytest.raises(ValueError, match="two are called 'simsiam'"):
         pretrained_encoders(["simsiam", str(path)], "resnet18", "parts")
-    with pytest.raises(
-        FileNotFoundError, match=r"notebook 02.* --dataset parts\) first"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"notebook 02.* --dataset parts\) first"):
         pretrained("moco", "resnet18", "parts")
 
 

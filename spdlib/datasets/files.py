@@ -121,7 +121,7 @@ def refuse_odd(images: Iterable[Path], root: Path) -> None:
             if is_odd(name):
                 _refuse(root, Path(*folder.parts[: depth + 1]), "is named like defects or masks")
     for above, names in beside.items():
-        good = {name for name in names if _GOOD.search(_spaced(name))}
+        good = {name for name in names if is_good(name)}
         if good and names - good:
             why = f"lies beside {min(good)}/, so it may hold defects"
             _refuse(root, Path(*above, min(names - good)), why)
@@ -152,6 +152,11 @@ def is_odd(folder: str) -> bool:
     [True, True, True, False, False]
     """
     return bool(_ODD.search(_spaced(folder)))
+
+
+def is_good(folder: str) -> bool:
+    """Whether a folder's name speaks of good parts."""
+    return bool(_GOOD.search(_spaced(folder)))
 
 
 def is_masks(folder: str) -> bool:

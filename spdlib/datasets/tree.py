@@ -5,6 +5,7 @@ Every image counts as normal; its category is the folder it lies in. With folder
 held out at random.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,10 @@ import pandas as pd
 
 from spdlib.datasets.files import (
     LAYOUTS,
+    folders,
+    is_good,
     is_image,
+    is_masks,
     is_odd,
     kinds,
     refuse_masks_beside,
@@ -82,9 +86,14 @@ def _refuse_defects(images: list[Path], root: Path) -> None:
     refuse_odd(images, root)
     refuse_masks_beside(images)
     if is_odd(root.name):
-        raise ValueError(
-            f"{root} is named like defects or masks; images of good parts are needed, "
-            f"or one of these layouts:\n{LAYOUTS}"
+        if is_masks(root.name) or any(is_good(path.name) for path in folders(root.parent)):
+            raise ValueError(
+                f"{root} is named like defects or masks; name the folder that holds the good "
+                f"parts, too. Known layouts:\n{LAYOUTS}"
+            )
+        warnings.warn(
+            f"{root} is named like defects or masks; its images are taken for good parts",
+            stacklevel=4,
         )
 
 
