@@ -208,8 +208,9 @@ def execute(
         nb = papermill.execute_notebook(
             path, path, progress_bar=False, stdout_file=log, stderr_file=log,
             kernel_manager_class=_patient_manager(),
-            # A kernel warns that it talks over TCP; it does so within this machine.
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            # A kernel warns that it talks over TCP, which it does within this machine, and calls
+            # the interrupt with which it is ended an error.
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )  # fmt: skip
         problems = errors(nb)
     except papermill.PapermillExecutionError as error:
