@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 
 from spdlib import intervals, results, twoclass
 from spdlib.datasets import SampleImages
+from spdlib.datasets.protocols import few_shot
 from spdlib.datasets.samples import make_table
 from spdlib.encoders import load_encoder
 from spdlib.images import Images
@@ -431,3 +432,21 @@ def test_paired_differences_are_the_t_tests():
     with pytest.raises(ValueError, match="twice"):
         paired.differences(pd.concat([table, table.head(1)]))
     assert set(paired.GROUP) <= set(results.COLUMNS)
+
+
+def test_possible_shots_are_those_that_can_be_drawn():
+    for normal, anomalous in ((2, 9), (9, 2), (12, 20), (25, 40), (1, 30)):
+        labels = [0] * normal + [1] * anomalous
+        table = pd.DataFrame(
+            {
+                "path": [f"{i}.png" for i in range(len(labels))], "mask_path": None,
+                "label": labels, "category": "nut", "defect": "d", "split": "test",
+            }
+        )  # fmt: skip
+        found = shots.possible(table, [1, 2, 5])
+        for k in (1, 2, 5):
+            if k in found:
+                assert (few_shot(table, k).split == "train").sum() == 2 * k
+            else:
+                with pytest.raises(ValueError, match="nut"):
+                    few_shot(table, k)

@@ -42,21 +42,10 @@ def subsample(table: pd.DataFrame, most: int | None, seed: int = 0) -> pd.DataFr
 
 
 def possible(table: pd.DataFrame, shots: Sequence[int]) -> list[int]:
-    """Numbers of shots that the few-shot pool of a table holds.
-
-    Raises:
-        ValueError: It holds none of them; names the category and what is needed.
-    """
-    counts = table.label.value_counts()
-    normal, anomalous = int(counts.get(0, 0)), int(counts.get(1, 0))
-    pool = max(1, round(FEW_SHOT * min(normal, anomalous)))
-    found = [k for k in shots if k <= pool] if min(normal, anomalous) > 1 else []
-    if not found:
-        raise ValueError(
-            f"shots: {table.category.iloc[0]} has {normal} normal and {anomalous} anomalous images "
-            f"to train and test on; {min(shots)} shots need about {max(2, 5 * min(shots))} of each"
-        )
-    return found
+    """Numbers of shots that the few-shot pool of a table holds; none if it is too small for all."""
+    counts = table.label.value_counts().reindex([0, 1], fill_value=0)
+    pool = min(max(round(FEW_SHOT * counts.min()), 1), counts.min() - 1)
+    return [k for k in shots if k <= pool]
 
 
 def draw(table: pd.DataFrame, cases: Iterable[Case]) -> dict[Case, pd.DataFrame]:
