@@ -161,4 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, RuntimeError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped; what is written by now stays", file=sys.stderr)
+        return 130
     return 0
