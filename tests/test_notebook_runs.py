@@ -37,12 +37,7 @@ TINY = {
         "repeats": 20,
     },
     "04_auroc_vs_aupr": {"train_images": 30, "test_images": 12, "size": 96, "repeats": 20},
-    "05_gradcam_attention": {
-        "normal_images": 12,
-        "painted_images": 8,
-        "defective_images": 6,
-        "size": 64,
-    },
+    "05_gradcam_attention": {"normal_images": 12, "test_images": 8, "size": 64},
     "06_two_class": {
         "encoders": ["imagenet", "simsiam_spd"],
         "shots": [2, 5],
