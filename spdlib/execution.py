@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty
 from typing import Any, TextIO
@@ -27,6 +27,7 @@ NOTHING = (None, "null", "None")
 SCALARS = (bool, int, float, str)
 # papermill reads neither `str | None` nor a comment with an equals sign.
 ANNOTATION = re.compile(r"^(\w+\s*:)([^=#\n]*)", re.M)
+SAYS_NONE = re.compile(r"^(\w+)\s*:[^#\n]*#.*\bNone\b", re.M)  # in a comment
 COMMENT = re.compile(r"""^((?:[^#'"\n]|"[^"\n]*"|'[^'\n]*')*)#.*$""", re.M)
 
 
@@ -114,12 +115,16 @@ def declared(notebook: str | Path) -> dict[str, Parameter]:
     nb.cells = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
     if not nb.cells:
         raise ValueError(f"{paths.show(notebook)}: none of its cells is tagged 'parameters'")
+    optional = set(SAYS_NONE.findall(nb.cells[0].source))
     plain = COMMENT.sub(r"\1", nb.cells[0].source)
     nb.cells[0].source = ANNOTATION.sub(
         lambda match: match[1] + re.sub(r"[^\w\[\]\s]", ",", match[2]), plain
     )
     found = papermill.inspect_notebook(nb)
-    return {n: _parameter(n, one["inferred_type_name"], one["default"]) for n, one in found.items()}
+    known = {
+        n: _parameter(n, one["inferred_type_name"], one["default"]) for n, one in found.items()
+    }
+    return {n: replace(one, is_optional=True) if n in optional else one for n, one in known.items()}
 
 
 def fit(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> Values:
