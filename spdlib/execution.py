@@ -23,7 +23,6 @@ Values = dict[str, Any]
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*m")  # in the messages of coloured tracebacks
-NOTHING = (None, "null", "None")
 SCALARS = (bool, int, float, str)
 # papermill reads neither `str | None` nor a comment with an equals sign.
 ANNOTATION = re.compile(r"^(\w+\s*:)([^=#\n]*)", re.M)
