@@ -1,12 +1,13 @@
 """PaDiM's evaluation, small: samples, metrics of resampled images, gains, sizes of defects."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from scipy import stats
-from torch.utils.data import DataLoader
 
 from spdlib import evaluation, metrics, results
 from spdlib.datasets import check, loader
@@ -297,8 +298,9 @@ def test_images_are_held_out_before_they_are_learned(images, rests_on):
     pictures = torch.rand(images, 3, 32, 32)
     encoder, bar = load_encoder("resnet18"), Bar(images)
     model = PaDiM(encoder, n_features=4)
-    batches = DataLoader([{"image": picture} for picture in pictures], 10)
-    scores = evaluation._fit(model, batches, images, bar, "")
+    read = evaluation._reader([{"image": picture} for picture in pictures], 10)
+    count = partial(evaluation._count, bar=bar, note="")
+    scores = evaluation._fit(model, read, images, count)
     assert len(scores) == rests_on and model.count == images and bar.count == images
     fold = torch.arange(images) % 5 == 0
     before = PaDiM(encoder, n_features=4).fit([pictures[~fold]])
