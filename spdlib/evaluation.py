@@ -37,6 +37,7 @@ from spdlib.metrics.measures import METRICS
 from spdlib.progress import Bar
 
 TASKS = ("detection", "segmentation")
+KINDS = ("real", "painted", "dark", "bright")  # of defects; the last two are of painted ones
 PAINTED = "_painted"  # ends the data set's name where the masks are those of painted defects
 FEW = 20  # normal test images, below which that is said
 FALSE_ALARMS = 0.05  # share of normal images that a threshold may flag
@@ -202,27 +203,20 @@ class Evaluation:
         size = self.masks.shape[-1]
         return SampleImages(self.table, size, resize=None if self.crop else size)
 
-    @property
-    def defects(self) -> dict[str, pd.Series]:
-        """Test samples by their defects, with the normal ones that these are told from.
-
-        ``real``; ``painted``; and painted ones by their ``shade``, where the table has that.
-        """
+    def among(self, defects: str) -> pd.Series:
+        """Whether a test sample is one of ``KINDS`` of defects, or normal and told from these."""
         table = self.table
-        drawn = table.segmentation & (table.painted | (table.label == 0))
-        shades = table.get("shade", pd.Series(index=table.index, dtype=object))
-        chosen = {"real": ~table.painted & (table.detection | table.segmentation)}
-        chosen["painted"] = drawn & table.painted.any()
-        for shade in sorted(shades[drawn].dropna().unique()):
-            chosen[f"painted, {shade}"] = drawn & ((table.label == 0) | (shades == shade))
-        return chosen
+        if defects == "real":
+            return table.detection & ~table.painted
+        anomalous = table.painted if defects == "painted" else table.get("shade") == defects
+        return table.segmentation & ((table.label == 0) | anomalous)
 
     def rows(self, category: str, task: str, defects: str | None = None) -> Array:
         """Numbers of the samples that a category's task consists of, or its kind of defects."""
         chosen = self.table[task]
         if defects:
-            among = self.defects[defects]
-            chosen = among & self.table.segmentation if task == TASKS[1] else among
+            among = self.among(defects)
+            chosen = among & chosen if task == TASKS[1] else among
         return np.flatnonzero((self.table.category == category) & chosen)
 
     def truth(self, category: str, task: str, defects: str | None = None) -> Array:
@@ -397,32 +391,59 @@ def measure(
         repeats: Resamplings of the bootstrap over images.
         seed: Seed of the bootstrap and, in the rows, of the run.
     """
-    measured, tables = list(found.measured()), []
-    with Bar(len(measured) * len(found.methods), "bootstrap", "curves") as bar:
-        for category, task in measured:
-            truth = found.truth(category, task)
-            name = task_name(dataset, found.table.iloc[found.rows(category, task)])
-            for method in found.methods:
-                scores = found.found(category, task, method)
-                columns = {
-                    "dataset": name, "category": category, "protocol": "1-class", "task": task,
-                    "downstream_model": found.detector, "encoder": architecture, "method": method,
-                    "seed": seed,
-                }  # fmt: skip
-                if task == TASKS[0]:
-                    value = metrics.evaluate(truth, scores)
-                else:
-                    value = metrics.pixel_metrics(scores, truth)
-                interval = metrics.bootstrap(truth, scores, repeats, seed=seed)
-                tables.append(results.rows(value, interval, **columns))
-                bar.update(note=f"{category}, {task}, {method_name(method)}")
+    cases, tables = list(itertools.product(found.measured(), found.methods)), []
+    with Bar(len(cases), "bootstrap", "curves") as bar:
+        for (category, task), method in cases:
+            truth, scores = found.truth(category, task), found.found(category, task, method)
+            interval = metrics.bootstrap(truth, scores, repeats, seed=seed)
+            columns = {
+                "dataset": task_name(dataset, found.table.iloc[found.rows(category, task)]),
+                "category": category, "protocol": "1-class", "task": task,
+                "downstream_model": found.detector, "encoder": architecture, "method": method,
+                "seed": seed,
+            }  # fmt: skip
+            tables.append(results.rows(_metrics(truth, scores, task), interval, **columns))
+            bar.update(note=f"{category}, {task}, {method_name(method)}")
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=results.COLUMNS)
 
 
+def by_defects(found: Iterable[Evaluation]) -> pd.DataFrame:
+    """Metrics by the kind of defects looked for, in percent; see :data:`KINDS`.
+
+    Args:
+        found: One evaluation a detector.
+
+    Returns:
+        A row a ``task``, ``category``, ``detector``, ``method`` and metric; a column a kind.
+    """
+    rows = []
+    for one, kind in itertools.product(found, KINDS):
+        for (category, task), method in itertools.product(one.measured(kind), one.methods):
+            truth = one.truth(category, task, kind)
+            values = _metrics(truth, one.found(category, task, method, kind), task)
+            about = {"task": task, "category": category, "detector": one.detector}
+            rows.append(results.rows(values, **about, method=method_name(method), defects=kind))
+    index = ["task", "category", "detector", "method", "metric"]
+    found = pd.concat(rows)
+    order = found[index].drop_duplicates().sort_values(index[:2], kind="stable")
+    wide = found.pivot(index=index, columns="defects", values="value")
+    return 100 * wide.reindex(pd.MultiIndex.from_frame(order))
+
+
+def _metrics(truth: Array, scores: Array, task: str) -> metrics.Metrics:
+    if task == TASKS[0]:
+        return metrics.evaluate(truth, scores)
+    return metrics.pixel_metrics(scores, truth)
+
+
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Results to read: a row a task, category and method, as :func:`spdlib.results.table`."""
-    named = rows.assign(method=rows.method.map(method_name))
-    return results.table(named, ["task", "category", "method"])
+    """Results to read, as :func:`spdlib.results.table`: a row a task, category and method, and
+    detector, if there are several."""
+    named = rows.assign(method=rows.method.map(method_name)).rename(
+        columns={"downstream_model": "detector"}
+    )
+    several = ["detector"] if named.detector.nunique() > 1 else []
+    return results.table(named, ["task", "category", *several, "method"])
 
 
 def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
@@ -431,17 +452,19 @@ def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
     >>> pairs(["imagenet", "simsiam", "simsiam_spd", "moco_spd"])
     [('simsiam', 'simsiam_spd')]
     """
-    both = [(baseline_of(method), method) for method in methods]
-    return [(baseline, method) for baseline, method in both if baseline in methods]
+    return [(base, method) for method in methods if (base := baseline_of(method)) in methods]
 
 
-def differences(found: Evaluation, repeats: int = 1000, seed: int = 0) -> pd.DataFrame:
+def differences(
+    found: Evaluation, repeats: int = 1000, seed: int = 0, defects: str | None = None
+) -> pd.DataFrame:
     """How much + SPD gains over its baseline, on the same resampled images.
 
     Args:
         found: What there is to compare.
         repeats: How often images are drawn with replacement.
         seed: Seed of the draws.
+        defects: A key of :data:`KINDS`; by default what each task is measured on.
 
     Returns:
         Columns ``category``, ``task``, ``baseline``, ``method``, ``metric``, ``difference``,
@@ -449,38 +472,33 @@ def differences(found: Evaluation, repeats: int = 1000, seed: int = 0) -> pd.Dat
     """
     names = ("category", "task", "baseline", "method", "metric", "difference", "low", "high")
     rows = []
-    for category, task in found.measured() if pairs(found.methods) else ():
-        truth = found.truth(category, task)
-        for baseline, method in pairs(found.methods):
-            both = (found.found(category, task, name) for name in (method, baseline))
-            gains = metrics.bootstrap_difference(truth, *both, repeats, seed=seed)
-            case = category, task, baseline, method
-            rows += [(*case, METRICS[name].title, *ends) for name, ends in gains.items()]
+    for case, pair in itertools.product(found.measured(defects), pairs(found.methods)):
+        theirs, ours = (found.found(*case, method, defects) for method in pair)
+        truth = found.truth(*case, defects)
+        gains = metrics.bootstrap_difference(truth, ours, theirs, repeats, seed=seed)
+        rows += [(*case, *pair, METRICS[name].title, *ends) for name, ends in gains.items()]
     return pd.DataFrame(rows, columns=names)
 
 
 def verdict(table: pd.DataFrame, metric: str = "AU-PR") -> str:
     """Whether the encoders with SPD are better than their baselines, in plain words.
 
+    It speaks of these encoders: what another seed of their training would give, nothing here
+    can tell.
+
     Args:
         table: As :func:`differences` returns it.
         metric: By which.
     """
-    rows = table[table.metric == metric]
-    if rows.empty:
-        return "Nothing to compare: no + SPD encoder stands beside its baseline."
-    better, worse = int((rows.low > 0).sum()), int((rows.high < 0).sum())
-    if better and worse:
-        text = "SPD helps in some comparisons and harms in others"
-    elif better or worse:
-        text = "SPD helps" if better else "SPD harms"
-        text += "" if better + worse == len(rows) else " where a difference can be told"
-    else:
-        text = "no difference that SPD makes can be told on these test images"
-    return (
-        f"By {metric}, {text}: of {len(rows)} comparisons + SPD is better in {better}, worse in "
-        f"{worse}, and in {len(rows) - better - worse} the interval holds zero."
-    )
+    lines = [
+        f"By {metric}, this {method_name(method)} encoder is better than this "
+        f"{method_name(baseline)} one in {(rows.low > 0).sum()} of {len(rows)} comparisons, worse "
+        f"in {(rows.high < 0).sum()}; in the others the interval holds zero."
+        for (baseline, method), rows in table[table.metric == metric].groupby(
+            ["baseline", "method"], sort=False
+        )
+    ]
+    return "\n".join(lines) or "Nothing to compare: no + SPD encoder stands beside its baseline."
 
 
 def thresholds(found: Evaluation, share: float = FALSE_ALARMS) -> pd.DataFrame:
