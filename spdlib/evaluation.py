@@ -208,7 +208,7 @@ class Evaluation:
         table = self.table
         if defects == "real":
             return table.detection & ~table.painted
-        anomalous = table.painted if defects == "painted" else table.get("shade") == defects
+        anomalous = table.painted & ((defects == "painted") | (table.get("shade") == defects))
         return table.segmentation & ((table.label == 0) | anomalous)
 
     def rows(self, category: str, task: str, defects: str | None = None) -> Array:
@@ -247,6 +247,16 @@ class Evaluation:
             return np.inf
         falling = -np.sort(-scores)
         return float(np.nextafter(falling[int(share * len(falling))], np.float32(np.inf)))
+
+    def scaled(self, rows: Sequence[int], method: str) -> Tensor:
+        """Maps (n, H, W) in units of the categories' :meth:`alarm`, of two encoders alike.
+
+        Where there is no such threshold, in units of the highest score.
+        """
+        top = float(self.scores[method].max())
+        alarms = [self.alarm(name, method) for name in self.table.category.iloc[rows]]
+        units = [alarm if np.isfinite(alarm) else top for alarm in alarms]
+        return self.maps[method][rows] / torch.tensor(units)[:, None, None]
 
 
 def evaluate(
@@ -456,23 +466,28 @@ def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def differences(
-    found: Evaluation, repeats: int = 1000, seed: int = 0, defects: str | None = None
+    found: Evaluation,
+    repeats: int = 1000,
+    seed: int = 0,
+    defects: str | None = None,
+    tasks: Sequence[str] = TASKS,
 ) -> pd.DataFrame:
-    """How much + SPD gains over its baseline, on the same resampled images.
+    """Gain of + SPD over its baseline, on the same resampled images.
 
     Args:
         found: What there is to compare.
         repeats: How often images are drawn with replacement.
         seed: Seed of the draws.
-        defects: A key of :data:`KINDS`; by default what each task is measured on.
+        defects: One of :data:`KINDS`; by default what each task is measured on.
+        tasks: Which of :data:`TASKS`.
 
     Returns:
         Columns ``category``, ``task``, ``baseline``, ``method``, ``metric``, ``difference``,
         ``low`` and ``high``, the ends of the 95 % interval; no rows without a pair.
     """
     names = ("category", "task", "baseline", "method", "metric", "difference", "low", "high")
-    rows = []
-    for case, pair in itertools.product(found.measured(defects), pairs(found.methods)):
+    cases, rows = [case for case in found.measured(defects) if case[1] in tasks], []
+    for case, pair in itertools.product(cases, pairs(found.methods)):
         theirs, ours = (found.found(*case, method, defects) for method in pair)
         truth = found.truth(*case, defects)
         gains = metrics.bootstrap_difference(truth, ours, theirs, repeats, seed=seed)
