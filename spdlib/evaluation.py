@@ -135,7 +135,7 @@ def caveats(table: pd.DataFrame) -> list[str]:
 def _tasks(rows: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """One category's samples with the columns of the tasks, painted ones added if need be."""
     test, normal = rows.split == "test", rows.label == 0
-    _check_enough(f"{rows.category.iloc[0]} of {dataset}", normal, test)
+    _check_enough(f"{rows.category.iloc[0]} of {dataset}", rows[normal], normal.all())
     if not normal.all() and rows.mask_path.notna().any():
         masked = normal | rows.mask_path.notna()
         return rows.assign(detection=test, segmentation=test & masked, painted=False)
@@ -150,15 +150,16 @@ def _tasks(rows: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return pd.concat([rows, drawn.assign(detection=normal.all())], ignore_index=True)
 
 
-def _check_enough(name: str, normal: pd.Series, test: pd.Series) -> None:
-    count, held_out = normal.sum(), (normal & test).sum()
-    if count - held_out < 2 or held_out < 1:
+def _check_enough(name: str, normal: pd.DataFrame, alone: bool) -> None:
+    train, test = ((normal.split == part).sum() for part in ("train", "test"))
+    if train < 2 or test < 1:
         raise ValueError(
-            f"{name}: {count} normal images; three are needed, two to learn from and one to test on"
+            f"{name}: {len(normal)} normal images; three are needed, two to learn from and one to "
+            "test on"
         )
-    if normal.all() and held_out < 2:
+    if alone and test < 2:
         raise ValueError(
-            f"{name} has no anomalous images, and of its {count} normal ones {held_out} is held "
+            f"{name} has no anomalous images, and of its {len(normal)} normal ones {test} is held "
             "out; two are needed, to paint a defect on one of them"
         )
 
