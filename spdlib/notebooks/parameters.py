@@ -87,7 +87,8 @@ class PadimEvaluation(ImageParameters):
     @field_validator("detectors")
     @classmethod
     def _with_maps(cls, detectors: list[str]) -> list[str]:
-        if [known_detector(name).pooled for name in detectors][0]:
+        chosen = [known_detector(name) for name in detectors]
+        if chosen[0].pooled:
             raise ValueError(f"the first is shown with its maps; {detectors[0]} has none")
         return detectors
 
