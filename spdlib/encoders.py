@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from spdlib import paths
 from spdlib.architectures import ARCHITECTURES, HALF_NORM, IMAGENET_NORM, known
@@ -57,6 +58,8 @@ class Encoder(nn.Module):
         network: The plain torchvision or timm model, its classifier removed.
         feature_dim: Length D of the pooled feature.
         stage_channels: Channels of the four stages.
+        frozen_batchnorm: Whether batch normalisation keeps its running statistics, and
+            normalises by them, while the encoder is trained.
     """
 
     mean: Tensor
@@ -71,8 +74,18 @@ class Encoder(nn.Module):
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in self.architecture.norm)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
+        self.frozen_batchnorm = False
         self.stage_channels, self.feature_dim = _widths(self)
         self.to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """As for any module; :attr:`frozen_batchnorm` keeps batch normalisation as it is."""
+        super().train(mode)
+        if self.frozen_batchnorm:
+            for layer in self.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features (B, D) of images (B, 3, H, W)."""
