@@ -37,12 +37,12 @@ COLUMNS = ("part", "arm", "seed", "steps", "test", "category", "measure", "value
            "seconds", "command", "commit", "machine", "date")  # fmt: skip
 STEPS, SIZE, BATCH = 24, 96, 16
 CHOOSING, SEEDS, MORE = 90, (0, 1, 2), (3, 4)
-RATES, DENSE_RATES, DENSE_GROUNDS = (0.2, 0.6), (0.05, 0.15), ("zero", "image")
+RATES, DENSE_RATES = (0.2, 0.6), (0.05, 0.15)
 
 NONE = {"eta": 0.0}
 SPD = {"eta": 1.0, "spd": "cosine", "frozen_statistics": True, "foreground": "zero"}
-DENSE = {"eta": 1.0, "spd": "dense", "frozen_batchnorm": True}
-PULL = {"guard": 1.0, "guard_stages": [2, 3]}
+DENSE = {"eta": 1.0, "spd": "dense", "frozen_batchnorm": True, "foreground": "image"}
+PULL = {"guard": 1.0}
 SCRATCH = {"encoder": "resnet18", "weights": "random", "size": 64, "batch_size": 32}
 # Settings of each arm beside those all share; None: not trained. "steps" is the study's own.
 ARMS: dict[str, dict | None] = {
@@ -75,26 +75,33 @@ ARMS: dict[str, dict | None] = {
     "simsiam_72": NONE | {"steps": 72},
     "spd_72": SPD | {"steps": 72},
 }
-FIRST = list(ARMS)[: list(ARMS).index("dense_pull") + 1]
 CLAIMED = ("simsiam", "spd", "simsiam_frozen", "dense_pull")
+# The order of the runs: what is finished first carries the claims. Groups are compared inside.
+GROUPS = (
+    *((("imagenet", "placebo", *CLAIMED), (seed,)) for seed in SEEDS),
+    *(((arm,), SEEDS) for arm in ("image", "context", "spd_0.1", "dense", "cutpaste", "mean")),
+    (CLAIMED, MORE),
+    (("spd_moving",), SEEDS),
+    (("random", "scratch", "scratch_spd"), SEEDS),
+    (("simsiam_8", "spd_8"), SEEDS),
+    (("supervised", "supervised_ce", "supervised_cosine"), SEEDS),
+    (("simsiam_72", "spd_72"), SEEDS),
+    (("moco", "moco_spd"), SEEDS),
+    (("simclr", "simclr_spd"), SEEDS),
+    (("simsiam_long",), SEEDS),
+)
 UNTRAINED = {"imagenet": ("efficientnet_lite0", "imagenet"), "random": ("resnet18", None)}
-# What choices are made of: rate of pooled arms, rate and foreground of dense ones.
+# What choices are made of: the rates.
 CHOICES = {f"simsiam_rate{rate}": NONE | {"base_lr": rate} for rate in RATES}
 CHOICES |= {f"spd_rate{rate}": SPD | {"base_lr": rate} for rate in RATES}
-CHOICES |= {
-    f"dense_pull_rate{rate}_{ground}": DENSE | PULL | {"base_lr": rate, "foreground": ground}
-    for rate in DENSE_RATES
-    for ground in DENSE_GROUNDS
-}
+CHOICES |= {f"dense_pull_rate{r}": DENSE | PULL | {"base_lr": r} for r in DENSE_RATES}
 
 
 def cells() -> Iterator[tuple[str, str, int]]:
     """Part, arm and seed of all that is run, in the order in which it is."""
     yield from (("choice", arm, CHOOSING) for arm in CHOICES)
-    yield from (("first", arm, seed) for seed in SEEDS for arm in FIRST if fits(arm, seed))
-    yield from (("first", arm, seed) for seed in MORE for arm in CLAIMED)
-    others = [arm for arm in ARMS if arm not in FIRST]
-    yield from (("others", arm, seed) for seed in SEEDS for arm in others if fits(arm, seed))
+    for arms, seeds in GROUPS:
+        yield from (("test", arm, seed) for seed in seeds for arm in arms if fits(arm, seed))
 
 
 def fits(arm: str, seed: int) -> bool:
@@ -102,31 +109,30 @@ def fits(arm: str, seed: int) -> bool:
     return arm != "imagenet" or not seed
 
 
-def chosen(rows: pd.DataFrame) -> dict[str, dict]:
-    """Settings of pooled and of dense arms, by the rows of the choices."""
+def chosen(rows: pd.DataFrame) -> dict[str, float]:
+    """Rates of pooled and of dense arms, by the rows of the choices."""
     kept = rows[(rows.part == "choice") & (rows.test == "validation")]
+    if missing := sorted(CHOICES.keys() - set(kept.arm)):
+        raise ValueError(f"the choices come first: {', '.join(missing)} not run yet")
 
     def score(measure: str, *arms: str) -> float:
         return kept[kept.arm.isin(arms) & (kept.measure == measure)].value.mean()
 
     rate = max(RATES, key=lambda r: score(testsets.NEIGHBOURS, f"simsiam_rate{r}", f"spd_rate{r}"))
-    dense, ground = max(
-        ((r, g) for r in DENSE_RATES for g in DENSE_GROUNDS),
-        key=lambda pair: score(testsets.PIXELS, "dense_pull_rate{}_{}".format(*pair)),
-    )
-    return {"pooled": {"base_lr": rate}, "dense": {"base_lr": dense, "foreground": ground}}
+    dense = max(DENSE_RATES, key=lambda r: score(testsets.PIXELS, f"dense_pull_rate{r}"))
+    return {"pooled": rate, "dense": dense}
 
 
-def plan(arm: str, seed: int, choice: dict[str, dict]) -> tuple[Settings, int]:
+def plan(arm: str, seed: int, choice: dict[str, float]) -> tuple[Settings, int]:
     """An arm's settings, and how many images it is trained on."""
     own = dict(CHOICES.get(arm) or ARMS[arm])
     dense = own.get("frozen_batchnorm", False)
     given = {"encoder": "efficientnet_lite0", "weights": "imagenet", "size": SIZE, "seed": seed,
              "batch_size": BATCH}  # fmt: skip
-    given |= choice.get("dense" if dense else "pooled", {}) | own
+    given |= {"base_lr": choice.get("dense" if dense else "pooled")} | own
     steps, method = given.pop("steps", STEPS), given.pop("method", "simsiam")
-    if method in ("moco", "simclr", "supervised") or given["weights"] == "random":
-        given.pop("base_lr")  # the rate was chosen for SimSiam from ImageNet
+    if method == "simclr" or given["weights"] == "random":
+        del given["base_lr"]  # LARS has another scale; random weights another place to go
     if method == "moco":
         given["queue"] = 128
     most = len(pool()) if given["weights"] == "imagenet" else steps * given["batch_size"]
@@ -134,7 +140,7 @@ def plan(arm: str, seed: int, choice: dict[str, dict]) -> tuple[Settings, int]:
     return settings(method, epochs=epochs, **given), steps * given["batch_size"] // epochs
 
 
-def trained(arm: str, seed: int, choice: dict[str, dict], photographs: str | None) -> Encoder:
+def trained(arm: str, seed: int, choice: dict[str, float], photographs: str | None) -> Encoder:
     """An arm's encoder."""
     if arm in UNTRAINED:
         torch.manual_seed(seed)

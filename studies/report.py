@@ -68,8 +68,8 @@ def results(rows, found, compared, claims) -> str:
     parts = [
         f"{len(rows):,} values of {len(trainings)} cells, {seconds / 60:.0f} minutes of one core "
         f"({', '.join(sorted(rows.machine.unique()))}).",
-        f"**Chosen on validation images**: rate {choice['pooled']['base_lr']:g}; for dense SPD "
-        f"rate {choice['dense']['base_lr']:g}, foreground {choice['dense']['foreground']}.",
+        f"**Chosen on validation images**: rate {choice['pooled']:g}, for dense SPD "
+        f"{choice['dense']:g} (both at a batch of 256).",
         f"**Not run with three seeds**: {', '.join(f'`{arm}`' for arm in missing) or 'none'}.",
         "### The claims",
         markdown(claim_table(claims), "claim"),

@@ -27,7 +27,7 @@ from spdlib.views import WeakView, plain_view
 
 SIZE, FIT, MOST = 128, 100, 80  # pixels; normal images learned; test images of a kind
 VALIDATION = 60  # of a category's training normals, the last ones
-PAIRS, SPOTS = 150, 96
+PAIRS, SPOTS = 100, 64
 NEIGHBOURS, PIXELS = (
     "5 neighbours, images, AU-ROC",
     "PaDiM, pixels, AU-PR",
