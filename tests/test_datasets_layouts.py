@@ -332,7 +332,7 @@ def test_painting_follows_the_content(tmp_path, monkeypatch):
 def test_large_images_get_a_defect_of_the_same_kind(kind):
     shape = (2 * DRAWN + 130, 3 * DRAWN // 2)
     image = np.full((*shape, 3), (60, 130, 180), np.uint8)
-    changed, mask = paint_image(image, kind, np.random.default_rng(2))
+    changed, mask, _ = paint_image(image, kind, np.random.default_rng(2))
     np.testing.assert_array_equal((changed != image).any(2), mask)
     assert 0.001 <= mask.mean() <= 0.05 and mask[: int(0.06 * shape[0])].sum() == 0
 

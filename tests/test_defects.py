@@ -47,6 +47,29 @@ def test_the_table_is_of_synthetic_anomalies(normal, painted):
     assert painted.defect.value_counts().to_dict() == dict.fromkeys(KINDS, 8)
 
 
+def test_dark_and_bright_defects_are_as_many_and_the_shade_is_told_truly(normal, painted):
+    counted = dict.fromkeys([(kind, sign) for kind in KINDS for sign in (-1, 1)], 0)
+    for before, row in zip(normal.path, painted.itertuples(), strict=True):
+        change = pixels(row.path) - pixels(before)
+        signs = set(np.sign(change[change != 0]))
+        assert signs == {-1 if row.shade == "dark" else 1}
+        counted[row.defect, signs.pop()] += 1
+    assert set(counted.values()) == {4}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_draw_has_the_same_contrast_in_both_shades(normal, kind):
+    for seed, path in enumerate(normal.path[:8]):
+        cell = pixels(path).astype(np.uint8)
+        dark, bright = (
+            paint_image(cell, kind, np.random.default_rng(seed), shade)
+            for shade in ("dark", "bright")
+        )
+        assert (dark[2], bright[2]) == ("dark", "bright")
+        np.testing.assert_array_equal(dark[1], bright[1])
+        np.testing.assert_array_equal(dark[0].astype(int) + bright[0], 2 * cell.astype(int))
+
+
 def test_every_defect_is_seen_after_the_crop(painted):
     assert all(sample["mask"].any() for sample in SampleImages(painted, size=64))
 
@@ -82,10 +105,11 @@ def test_the_default_folder_is_named_by_the_arguments(normal, tmp_path, monkeypa
 def test_it_works_on_any_image(kind, shape, value):
     image = np.full(shape, value, np.uint8)
     for seed in range(3):
-        changed, mask = paint_image(image, kind, np.random.default_rng(seed))
+        changed, mask, shade = paint_image(image, kind, np.random.default_rng(seed))
         difference = (changed != image).reshape(*shape[:2], -1).any(2)
         np.testing.assert_array_equal(difference, mask)
         assert mask.any() and changed.shape == shape
+        assert (changed <= image).all() if shade == "dark" else (changed >= image).all()
 
 
 def test_a_failure_leaves_nothing_behind(normal, tmp_path):

@@ -2,8 +2,11 @@
 
 What segmentation is tried on where no masked data is at hand: cracks and missing contacts as
 electroluminescence images of solar cells show them, scratches, spots. They are drawn as lines
-and shapes with a shade of their own, not cut from images and blended, so that an encoder trained
-with SmoothBlend has no unfair advantage. Their names begin with "painted": they are synthetic.
+and shapes, not cut from images and blended. Their names begin with "painted": they are synthetic.
+
+Half of them are darker than what they lie on, half of them brighter, of each kind alike and by
+as many grey levels, so that a method that answers to one of the two alone gains nothing; the
+column ``shade`` tells them apart.
 """
 
 import hashlib
@@ -23,7 +26,8 @@ from spdlib.datasets.reading import threads
 from spdlib.datasets.samples import levels_of, make_table, read_image, sample
 
 KINDS = tuple(PAINTERS)
-VERSION = 2  # of the painting; part of the digest, so that a change of it paints anew
+SHADES = ("dark", "bright")
+VERSION = 3  # of the painting; part of the digest, so that a change of it paints anew
 AREA = (0.001, 0.05)  # of a mask, relative to the image
 VISIBLE = 6  # grey levels by which a painted pixel differs at least
 DRAWN = 1024  # pixels; on larger images a defect is drawn at this side, then enlarged
@@ -41,10 +45,10 @@ def paint(
 ) -> pd.DataFrame:
     """Paints one defect on each normal sample of a table.
 
-    Kinds take turns. Place, size (0.1 % to 5 % of the image, small ones more often than large
-    ones), shape and contrast depend on the seed and the row alone. A defect is drawn at the
-    image's own resolution, inside the part that a crop of 224 from 256 pixels leaves. The mask
-    is set exactly where the image was changed, and there by 6 grey levels or more.
+    Kinds and shades take turns. Place, size (0.1 % to 5 % of the image, small ones more often
+    than large ones), shape and contrast depend on the seed and the row alone. A defect is drawn
+    at the image's own resolution, inside the part that a crop of 224 from 256 pixels leaves. The
+    mask is set exactly where the image was changed, and there by 6 grey levels or more.
 
     Args:
         table: A table of samples; anomalies in it are left out.
@@ -56,7 +60,7 @@ def paint(
 
     Returns:
         A table of samples in the order of the normal ones: label 1, ``defect`` the kind,
-        ``mask_path`` set, the same categories, split "test".
+        ``mask_path`` set, the same categories, split "test", and a column ``shade``.
 
     Raises:
         ValueError: A kind is unknown, there are no normal samples, an image does not decode, or
@@ -76,14 +80,13 @@ def paint(
         raise ValueError("table: it holds no normal samples to paint on")
     digest = _digest(normal, kinds, seed)
     folder = Path(folder) if folder else paths.data() / "painted" / digest
-    defects = [kinds[row % len(kinds)] for row in range(len(normal))]
     if not _is_there(folder, digest):
-        _write(folder, digest, normal, defects, seed)
+        _write(folder, digest, normal, kinds, seed)
     rows = []
-    for row, (category, defect) in enumerate(zip(normal.category, defects, strict=True)):
+    for row, category in enumerate(normal.category):
         image, mask = (folder / kind / f"{row:05d}.png" for kind in ("images", "masks"))
-        rows.append(sample(image, 1, category, defect, "test", mask))
-    return make_table(rows)
+        rows.append(sample(image, 1, category, kinds[row % len(kinds)], "test", mask))
+    return make_table(rows).assign(shade=json.loads((folder / MANIFEST).read_text())["shades"])
 
 
 def painted(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -97,8 +100,9 @@ def painted(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         seed: Seed for the halves and for the defects.
 
     Returns:
-        A table of samples, category by category; every anomaly has a mask and a ``defect`` that
-        begins with "painted". A category with one held-out image has no anomalies.
+        A table of samples, category by category; every anomaly has a mask, a ``defect`` that
+        begins with "painted", and a ``shade``, "dark" or "bright". A category with one held-out
+        image has no anomalies.
 
     Raises:
         ValueError: An image does not decode, or is too small for a defect.
@@ -117,24 +121,31 @@ def painted(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return found
 
 
-def paint_image(image: np.ndarray, kind: str, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One image with a defect, and the defect's mask.
+def paint_image(
+    image: np.ndarray, kind: str, rng: Generator, shade: str = "dark"
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """One image with a defect, the defect's mask, and its shade.
+
+    A pixel changes by a share of the room that it has to both sides, so that the same draw in
+    the other shade has the same mask and the opposite change.
 
     Args:
         image: uint8, (H, W) or (H, W, 3); it is not changed.
         kind: One of :data:`KINDS`.
         rng: Draws place, size, shape and contrast.
+        shade: One of :data:`SHADES`.
 
     Returns:
-        The painted image, and a bool mask (H, W) that is True exactly where it differs.
+        The painted image, a bool mask (H, W) that is True exactly where it differs, and the
+        shade: the other one where an image is too dark or too bright for the one asked for.
 
     Raises:
         ValueError: No defect of visible size comes about: the image is very small.
 
     >>> grey = np.full((64, 64), 128, np.uint8)
-    >>> painted, mask = paint_image(grey, "painted spot", np.random.default_rng(0))
-    >>> bool(((painted != grey) == mask).all()), bool(mask.any())
-    (True, True)
+    >>> painted, mask, shade = paint_image(grey, "painted spot", np.random.default_rng(0))
+    >>> bool(((painted < grey) == mask).all()), bool(mask.any()), shade
+    (True, True, 'dark')
     """
     height, width = image.shape[:2]
     shrunk = max(1.0, max(height, width) / DRAWN)
@@ -143,17 +154,19 @@ def paint_image(image: np.ndarray, kind: str, rng: Generator) -> tuple[np.ndarra
     top, left = round(MARGIN * shape[0]), round(MARGIN * shape[1])
     inside[top : shape[0] - top, left : shape[1] - left] = True
     for attempt in range(100):
-        alpha, dark = PAINTERS[kind](rng, shape)
-        alpha = alpha * mottle(rng, shape) * inside
-        # Dark defects let less light through, bright ones add some. On black only bright shows.
-        painted, mask = _blend(image, alpha, dark and attempt < 50)
+        if one_sided := attempt >= 50:  # on black only bright shows, on white only dark
+            shade = SHADES[int(image.mean() < 128)]
+        alpha = PAINTERS[kind](rng, shape) * mottle(rng, shape) * inside
+        painted, mask = _blend(image, alpha, shade, one_sided)
         if AREA[0] <= mask.mean() <= AREA[1]:
-            return painted, mask
+            return painted, mask, shade
     raise ValueError(f"no {kind} shows on an image of {width} x {height} pixels")
 
 
-def _blend(image: np.ndarray, alpha: np.ndarray, dark: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The image with ``alpha`` of its light taken or of the missing light added, and where.
+def _blend(image: np.ndarray, alpha: np.ndarray, shade: str, one_sided: bool):
+    """The image, darker or brighter by ``alpha`` of the room that its values have, and where.
+
+    The room is that to the nearer of black and white, or ``one_sided``, to the shade's own end.
 
     Strip by strip and only where there is a defect, so that a large image is never held as
     floats.
@@ -166,10 +179,12 @@ def _blend(image: np.ndarray, alpha: np.ndarray, dark: bool) -> tuple[np.ndarray
             continue
         light = image[top : top + STRIP][where].astype(np.float32)
         share = share[where].reshape(-1, *[1] * (image.ndim - 2))
-        change = -light * share if dark else (255 - light) * share
-        changed = np.rint(light + change).astype(np.uint8)
+        below, above = light, 255 - light
+        own = below if shade == "dark" else above
+        change = np.rint(share * (own if one_sided else np.minimum(below, above)))
         # A shape fades at its border: what nobody would see is left as it was.
-        seen = np.abs(changed - light).reshape(len(light), -1).max(1) >= VISIBLE
+        seen = change.reshape(len(light), -1).max(1) >= VISIBLE
+        changed = light - change if shade == "dark" else light + change
         rows, columns = where[0][seen] + top, where[1][seen]
         painted[rows, columns], mask[rows, columns] = changed[seen], True
     return painted, mask
@@ -210,31 +225,36 @@ def _is_there(folder: Path, digest: str) -> bool:
     return True
 
 
-def _write(folder: Path, digest: str, normal: pd.DataFrame, defects, seed: int) -> None:
+def _write(folder: Path, digest: str, normal: pd.DataFrame, kinds, seed: int) -> None:
     """Paints all samples, or leaves nothing behind."""
     sources = [str(path) for path in normal.path]
     levels = [levels_of(row) for row in normal.itertuples()]
 
-    def one(row: int) -> None:
+    def one(row: int) -> str:
         pixels = read_image(sources[row], levels[row]).permute(1, 2, 0).numpy()
         # Grey images stay grey.
         grey = (pixels == pixels[..., :1]).all()
         rng = np.random.default_rng([seed, row])
+        turn, kind = divmod(row, len(kinds))
+        shade = SHADES[(turn + kind) % 2]  # of each kind, and of any row with its next
         try:
-            painted, mask = paint_image(pixels[..., 0] if grey else pixels, defects[row], rng)
+            painted, mask, shade = paint_image(
+                pixels[..., 0] if grey else pixels, kinds[kind], rng, shade
+            )
         except ValueError as error:
             raise ValueError(f"{sources[row]}: {error}; remove it") from None
         for name, image in (("images", painted), ("masks", mask.astype(np.uint8) * 255)):
             file = beside / name / f"{row:05d}.png"
             Image.fromarray(image).save(file, compress_level=1)
+        return shade
 
     try:
         with paths.whole_folder(folder) as beside:
             (beside / "images").mkdir()
             (beside / "masks").mkdir()
             with threads(sources, AT_ONCE) as pool:
-                list(pool.map(one, range(len(sources))))
-            manifest = {"digest": digest, "seed": seed, "defects": defects, "sources": sources}
+                shades = list(pool.map(one, range(len(sources))))
+            manifest = {"digest": digest, "seed": seed, "shades": shades, "sources": sources}
             (beside / MANIFEST).write_text(json.dumps(manifest, indent=1))
     except OSError:
         # Another run may have finished the same folder meanwhile.

@@ -1,9 +1,8 @@
 """What a painted defect looks like: cracks, scratches, spots, missing contacts.
 
-A painter draws size, place, shape and contrast from a generator and returns ``(alpha, dark)``:
-how much of the light each pixel loses (dark) or of the missing light it gains (bright), float
-(H, W) in [0, 1]. Lengths are relative to the image's sides, so that a defect looks alike at any
-resolution.
+A painter draws size, place, shape and contrast from a generator and returns how strongly each
+pixel changes, float (H, W) in [0, 1]; whether it gets darker or brighter is not its business.
+Lengths are relative to the image's sides, so that a defect looks alike at any resolution.
 """
 
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, zoom
 
@@ -19,9 +19,12 @@ from scipy.ndimage import gaussian_filter, zoom
 MARGIN = 0.07
 STEP = 0.03  # of a line
 
+Shape = tuple[int, int]
+Alpha = NDArray[np.floating]
 
-def crack(rng: Generator, shape: tuple[int, int]) -> tuple[np.ndarray, bool]:
-    """A thin dark jagged line that may branch, as of a broken wafer."""
+
+def crack(rng: Generator, shape: Shape) -> Alpha:
+    """A thin jagged line that may branch, as of a broken wafer."""
     length, width = _log_uniform(rng, 0.15, 1.5), rng.uniform(0.004, 0.009)
     start, heading = rng.uniform(0.12, 0.88, 2), rng.uniform(0, 2 * np.pi)
     main = _walk(rng, start, heading, length)
@@ -30,10 +33,10 @@ def crack(rng: Generator, shape: tuple[int, int]) -> tuple[np.ndarray, bool]:
         fork, turn = main[rng.integers(len(main))], rng.choice([-1, 1]) * rng.uniform(0.5, 1.2)
         branch = _walk(rng, fork, heading + turn, length * rng.uniform(0.2, 0.5))
         strokes.append((branch, 0.8 * width))
-    return _lines(strokes, shape) * _log_uniform(rng, 0.2, 0.5), True
+    return _lines(strokes, shape) * _log_uniform(rng, 0.3, 0.8)
 
 
-def scratch(rng: Generator, shape: tuple[int, int]) -> tuple[np.ndarray, bool]:
+def scratch(rng: Generator, shape: Shape) -> Alpha:
     """One to three smooth parallel strokes, as of something dragged across."""
     length, width = _log_uniform(rng, 0.12, 0.8), rng.uniform(0.004, 0.008)
     start, heading = rng.uniform(0.12, 0.88, 2), rng.uniform(0, 2 * np.pi)
@@ -43,10 +46,10 @@ def scratch(rng: Generator, shape: tuple[int, int]) -> tuple[np.ndarray, bool]:
     for number in range(1, rng.integers(1, 4)):
         first, last = np.sort(rng.integers(0, len(line), 2))
         strokes.append((line[first : last + 2] + number * aside, width))
-    return _lines(strokes, shape) * _log_uniform(rng, 0.2, 0.5), rng.random() < 0.5
+    return _lines(strokes, shape) * _log_uniform(rng, 0.3, 0.8)
 
 
-def spot(rng: Generator, shape: tuple[int, int]) -> tuple[np.ndarray, bool]:
+def spot(rng: Generator, shape: Shape) -> Alpha:
     """One to three blobs with a wavy edge, as of dirt or a local defect of the material."""
     radius, centre = _log_uniform(rng, 0.02, 0.13), rng.uniform(0.2, 0.8, 2)
     angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
@@ -59,12 +62,11 @@ def spot(rng: Generator, shape: tuple[int, int]) -> tuple[np.ndarray, bool]:
         size = radius * np.array([rng.uniform(0.6, 1.2), 1]) * (rng.uniform(0.3, 0.7) ** number)
         middle = centre + (number > 0) * rng.normal(0, 1.5 * radius, 2)
         polygons.append((middle + size * circle * np.maximum(edge, 0.2)[:, None], 1.0))
-    alpha = _polygons(polygons, shape, blur=0.12 * radius)
-    return alpha * _log_uniform(rng, 0.15, 0.5), rng.random() < 0.7
+    return _polygons(polygons, shape, blur=0.12 * radius) * _log_uniform(rng, 0.25, 0.8)
 
 
-def missing_contact(rng: Generator, shape: tuple[int, int]) -> tuple[np.ndarray, bool]:
-    """A dark band of neighbouring stripes, as where fingers do not touch the cell."""
+def missing_contact(rng: Generator, shape: Shape) -> Alpha:
+    """A band of neighbouring stripes, as where fingers do not touch the cell."""
     across, along = _log_uniform(rng, 0.012, 0.2), rng.uniform(0.08, 0.32)
     left, top = rng.uniform(0.08, 0.92 - across), rng.uniform(0.08, 0.92 - along)
     edges = left + np.linspace(0, across, 1 + max(1, round(across / 0.015)))
@@ -74,11 +76,10 @@ def missing_contact(rng: Generator, shape: tuple[int, int]) -> tuple[np.ndarray,
         start, end = top + rng.uniform(0, 0.1) * along, top + rng.uniform(0.8, 1) * along
         corners = np.array([(near, start), (far, start), (far, end), (near, end)])
         polygons.append((corners, rng.uniform(0.5, 1)))
-    return _polygons(polygons, shape, blur=0.004) * _log_uniform(rng, 0.15, 0.6), True
+    return _polygons(polygons, shape, blur=0.004) * _log_uniform(rng, 0.25, 0.9)
 
 
-Painter = Callable[[Generator, tuple[int, int]], tuple[np.ndarray, bool]]
-PAINTERS: dict[str, Painter] = {
+PAINTERS: dict[str, Callable[[Generator, Shape], Alpha]] = {
     "painted crack": crack,
     "painted scratch": scratch,
     "painted spot": spot,

@@ -21,7 +21,8 @@ def one_class(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Normal samples to train on; other normal ones and all anomalies, if any, to test on.
 
     Each category keeps its own split where that is of this kind, as every data set's here is;
-    otherwise 90 % of its normal samples are drawn for training.
+    otherwise 90 % of its normal samples are drawn for training. Samples that the table puts
+    aside are left out.
 
     Args:
         table: A table of samples.
@@ -35,7 +36,7 @@ def one_class(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     >>> from spdlib.datasets import elpv
     >>> one_class(elpv("poly")).groupby(["split", "label"]).size().to_dict()
-    {('test', 0): 276, ('test', 1): 402, ('train', 0): 644}
+    {('test', 0): 278, ('test', 1): 94, ('train', 0): 642}
     """
 
     def draw(rows: pd.DataFrame) -> np.ndarray:
@@ -45,7 +46,7 @@ def one_class(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             return train
         return _share(rows, ONE_CLASS, seed, labels=[0])
 
-    return _split(table, "one_class", draw, needed=(0,))
+    return _split(table[table.split != "aside"], "one_class", draw, needed=(0,))
 
 
 def high_shot(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

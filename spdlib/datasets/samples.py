@@ -2,8 +2,10 @@
 
 Columns: ``path`` of the image; ``mask_path`` of its pixel ground truth or ``None``; ``label``
 (0 normal, 1 anomaly); ``category`` (the object); ``defect`` (its type, ``"good"`` for normal
-samples); ``split`` (``"train"`` or ``"test"``). Where images have more than 8 bits there is a
-column ``levels``: the values that become black and white, see :mod:`spdlib.datasets.reading`.
+samples); ``split`` (``"train"``, ``"test"``, or ``"aside"`` for neither). Where images have more
+than 8 bits there is a column ``levels``: the values that become black and white, see
+:mod:`spdlib.datasets.reading`. Painted defects have a column ``shade``, ``"dark"`` or
+``"bright"``.
 """
 
 from collections.abc import Sequence
