@@ -7,24 +7,27 @@ is measured on images, segmentation on pixels; normal images count in both.
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
-from spdlib import intervals, metrics, results
+from spdlib import features, intervals, metrics, results
 from spdlib.datasets import SampleImages, dataset_name
 from spdlib.datasets.defects import painted
 from spdlib.datasets.protocols import one_class
 from spdlib.datasets.registry import NAMES, load
-from spdlib.detectors import DETECTORS
+from spdlib.detectors import Model
+from spdlib.detectors import known as known_detector
+from spdlib.distributed import device_type
 from spdlib.encoders import Encoder
 from spdlib.images import Images
 from spdlib.memory import free_memory
@@ -34,13 +37,16 @@ from spdlib.metrics.measures import METRICS
 from spdlib.progress import Bar
 
 TASKS = ("detection", "segmentation")
+KINDS = ("real", "painted", "dark", "bright")  # of defects; the last two are of painted ones
 PAINTED = "_painted"  # ends the data set's name where the masks are those of painted defects
 FEW = 20  # normal test images, below which that is said
 FALSE_ALARMS = 0.05  # share of normal images that a threshold may flag
 FOLDS = 5  # each training image is in one; a fold is held out at a time ...
 HELD_OUT = 20  # ... until so many images are scored by a model that has not learned them
 ORACLE = "oracle: max F1, has seen the test images"
-Array = NDArray[Any]
+Array: TypeAlias = NDArray[Any]
+# Yields the images chosen, by default all, or their pooled features, a batch at a time.
+Reader: TypeAlias = Callable[..., Iterator[Tensor]]
 
 
 def samples(
@@ -73,9 +79,7 @@ def samples(
     # Split and painted defects are the same whatever a notebook's seed: encoders may have been
     # pretrained on the training images of this split.
     loaded = one_class(load(dataset, categories))
-    _check_enough(loaded, dataset)
-    names = categories or sorted(loaded.category.unique())
-    parts = [_tasks(rows) for _, rows in loaded.groupby("category", sort=False)]
+    parts = [_tasks(rows, dataset) for _, rows in loaded.groupby("category", sort=False)]
     table = pd.concat(parts, ignore_index=True)
     kinds = ["category", "split", "label", "painted"]
     shuffled = table.groupby(kinds, sort=False).sample(frac=1, random_state=0)
@@ -83,12 +87,12 @@ def samples(
     most = shuffled.split.map({"train": train_images, "test": test_images}).fillna(np.inf)
     used = (shuffled.split == "train") | shuffled.detection | shuffled.segmentation
     kept = shuffled[used & (number < most)].sort_index()
-    kept.attrs = loaded.attrs  # what loading has to say, for the check of the files
     # Categories in the order asked for; within one, in the data set's.
-    order = [categories] if isinstance(categories, str) else list(names)
-    return kept.sort_values(
-        "category", key=lambda names: names.map(order.index), kind="stable", ignore_index=True
-    )
+    names = [categories] if isinstance(categories, str) else categories
+    order = list(names or sorted(loaded.category.unique()))
+    kept = kept.sort_values("category", key=lambda c: c.map(order.index), kind="stable")
+    kept.attrs = loaded.attrs  # what loading has to say, for the check of the files
+    return kept.reset_index(drop=True)
 
 
 def task_name(dataset: str, table: pd.DataFrame) -> str:
@@ -128,25 +132,10 @@ def caveats(table: pd.DataFrame) -> list[str]:
     return said
 
 
-def _check_enough(table: pd.DataFrame, dataset: str) -> None:
-    normal = table[table.label == 0].groupby("category").split.value_counts().unstack(fill_value=0)
-    anomalous = set(table.category[table.label == 1])
-    for name, counts in normal.reindex(columns=["train", "test"], fill_value=0).iterrows():
-        if counts.train < 2 or counts.test < 1:
-            raise ValueError(
-                f"{name} of {dataset}: {counts.sum()} normal images; three are needed, two to "
-                "learn from and one to test on"
-            )
-        if name not in anomalous and counts.test < 2:
-            raise ValueError(
-                f"{name} of {dataset} has no anomalous images, and of its {counts.sum()} normal "
-                f"ones {counts.test} is held out; two are needed, to paint a defect on one of them"
-            )
-
-
-def _tasks(rows: pd.DataFrame) -> pd.DataFrame:
+def _tasks(rows: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """One category's samples with the columns of the tasks, painted ones added if need be."""
     test, normal = rows.split == "test", rows.label == 0
+    _check_enough(f"{rows.category.iloc[0]} of {dataset}", rows[normal], normal.all())
     if not normal.all() and rows.mask_path.notna().any():
         masked = normal | rows.mask_path.notna()
         return rows.assign(detection=test, segmentation=test & masked, painted=False)
@@ -161,6 +150,20 @@ def _tasks(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows, drawn.assign(detection=normal.all())], ignore_index=True)
 
 
+def _check_enough(name: str, normal: pd.DataFrame, alone: bool) -> None:
+    train, test = ((normal.split == part).sum() for part in ("train", "test"))
+    if train < 2 or test < 1:
+        raise ValueError(
+            f"{name}: {len(normal)} normal images; three are needed, two to learn from and one to "
+            "test on"
+        )
+    if alone and test < 2:
+        raise ValueError(
+            f"{name} has no anomalous images, and of its {len(normal)} normal ones {test} is held "
+            "out; two are needed, to paint a defect on one of them"
+        )
+
+
 @dataclass
 class Evaluation:
     """What the detector says of every test sample, by encoder.
@@ -169,7 +172,8 @@ class Evaluation:
         table: The test samples, rows numbered from 0.
         masks: Ground truth (N, H, W), all False where there is none.
         scores: Image scores (N,) by method.
-        maps: Anomaly maps (N, H, W) by method, on the CPU, 4 bytes a pixel.
+        maps: Anomaly maps (N, H, W) by method, on the CPU, 4 bytes a pixel; none by a detector
+            without maps.
         detector: Its name in results.
         crop: Whether the border was cut off.
         held_out: Image scores of normal training images, each by a model that had not learned
@@ -200,26 +204,38 @@ class Evaluation:
         size = self.masks.shape[-1]
         return SampleImages(self.table, size, resize=None if self.crop else size)
 
-    def rows(self, category: str, task: str) -> Array:
-        """Numbers of the samples that a category's task consists of."""
-        return np.flatnonzero((self.table.category == category) & self.table[task])
+    def among(self, defects: str) -> pd.Series:
+        """Whether a test sample is one of ``KINDS`` of defects, or normal and told from these."""
+        table = self.table
+        if defects == "real":
+            return table.detection & ~table.painted
+        anomalous = table.painted & ((defects == "painted") | (table.get("shade") == defects))
+        return table.segmentation & ((table.label == 0) | anomalous)
 
-    def truth(self, category: str, task: str) -> Array:
+    def rows(self, category: str, task: str, defects: str | None = None) -> Array:
+        """Numbers of the samples that a category's task consists of, or its kind of defects."""
+        chosen = self.table[task]
+        if defects:
+            among = self.among(defects)
+            chosen = among & chosen if task == TASKS[1] else among
+        return np.flatnonzero((self.table.category == category) & chosen)
+
+    def truth(self, category: str, task: str, defects: str | None = None) -> Array:
         """Labels (n,) of detection, masks (n, H, W) of segmentation."""
-        rows = self.rows(category, task)
+        rows = self.rows(category, task, defects)
         return self.table.label.to_numpy()[rows] if task == TASKS[0] else self.masks[rows].numpy()
 
-    def found(self, category: str, task: str, method: str) -> Array:
+    def found(self, category: str, task: str, method: str, defects: str | None = None) -> Array:
         """Scores (n,) of detection, maps (n, H, W) of segmentation."""
-        rows = self.rows(category, task)
+        rows = self.rows(category, task, defects)
         return self.scores[method][rows] if task == TASKS[0] else self.maps[method][rows].numpy()
 
-    def measured(self) -> Iterator[tuple[str, str]]:
+    def measured(self, defects: str | None = None) -> Iterator[tuple[str, str]]:
         """Categories and tasks for which there are anomalies to find."""
-        for category in self.categories:
-            for task in TASKS:
-                if self.truth(category, task).any():
-                    yield category, task
+        tasks = TASKS if self.maps else TASKS[:1]
+        for category, task in itertools.product(self.categories, tasks):
+            if self.truth(category, task, defects).any():
+                yield category, task
 
     def alarm(self, category: str, method: str, share: float = FALSE_ALARMS) -> float:
         """The lowest threshold that flags at most this share of the held-out training images.
@@ -233,6 +249,16 @@ class Evaluation:
         falling = -np.sort(-scores)
         return float(np.nextafter(falling[int(share * len(falling))], np.float32(np.inf)))
 
+    def scaled(self, rows: Sequence[int], method: str) -> Tensor:
+        """Maps (n, H, W) in units of the categories' :meth:`alarm`, of two encoders alike.
+
+        Where there is no such threshold, in units of the highest score.
+        """
+        top = float(self.scores[method].max())
+        alarms = [self.alarm(name, method) for name in self.table.category.iloc[rows]]
+        units = [alarm if np.isfinite(alarm) else top for alarm in alarms]
+        return self.maps[method][rows] / torch.tensor(units)[:, None, None]
+
 
 def evaluate(
     table: pd.DataFrame,
@@ -243,54 +269,78 @@ def evaluate(
     batch_size: int = 32,
     crop: bool = False,
     detector: str = "padim",
+    device: str = "auto",
 ) -> Evaluation:
     """Fits a detector to each category with each encoder, and scores the test samples.
 
     Args:
         table: As :func:`samples` makes it.
-        encoders: Encoders by pretraining method; a GPU is used where there is one.
+        encoders: Encoders by pretraining method; they come back to where they were.
         size: Side of the images, pixels.
-        n_features: Channels that the detector keeps, by default as many as its paper.
+        n_features: Channels that PaDiM keeps, by default as many as its paper.
         seed: Seed of the detector, the same for all encoders.
         batch_size: Images decoded at once.
         crop: Cut off the border as PaDiM's authors do, 16 of 256 pixels on each side.
         detector: A key of ``spdlib.detectors.DETECTORS``.
+        device: Where the encoders work, as for training: ``auto``, ``cpu``, ``gpu`` or ``mps``.
 
     Raises:
-        ValueError: A category has fewer than two training images, or as for the detector.
+        ValueError: The detector or the device is unknown, a category has fewer than two training
+            images, or as for the detector.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    how = size, n_features, seed, batch_size, crop, device
+    return evaluate_all(table, encoders, [detector], *how)[detector]
+
+
+def evaluate_all(
+    table: pd.DataFrame,
+    encoders: Mapping[str, Encoder],
+    detectors: Sequence[str],
+    size: int = 160,
+    n_features: int | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    crop: bool = False,
+    device: str = "auto",
+) -> dict[str, Evaluation]:
+    """Several detectors, by their keys, as :func:`evaluate` does it with one.
+
+    Images are decoded once, and pooled features computed once for all detectors that read them.
+    """
+    chosen, device = {key: known_detector(key) for key in detectors}, device_type(device)
     test = table[table.split == "test"].reset_index(drop=True)
     test = test.assign(painted=test.get("painted", False))
-    found = Evaluation(
-        table=test,
-        masks=torch.zeros(len(test), size, size, dtype=torch.bool),
-        scores={method: np.empty(len(test), np.float32) for method in encoders},
-        maps={method: torch.empty(len(test), size, size) for method in encoders},
-        detector=DETECTORS[detector].name,
-        crop=crop,
-    )
-    with Bar(len(table) * len(encoders), "fitting and scoring", "images") as bar:
+    masks = torch.zeros(len(test), size, size, dtype=torch.bool)
+    found = {key: Evaluation(test, masks, {}, {}, d.name, crop) for key, d in chosen.items()}
+    pooled = {detector.pooled for detector in chosen.values()}
+    passes = len(chosen) if pooled == {False} else 1 + sum(not d.pooled for d in chosen.values())
+    with Bar(len(table) * len(encoders) * passes, "fitting and scoring", "images") as bar:
         for category, rows in test.groupby("category", sort=False):
             normal = table[(table.split == "train") & (table.category == category)]
-            held = free_memory(torch.device("cpu")) / 4
-            known, new = (
-                DataLoader(Images(part, size, crop, held), batch_size) for part in (normal, rows)
-            )
+            held, numbers = free_memory(torch.device("cpu")) / 4, rows.index.to_numpy(copy=True)
+            images = [Images(part, size, crop, held) for part in (normal, rows)]
+            masks[numbers] = images[1].masks
             for method, encoder in encoders.items():
-                note = f"{category}, {method_name(method)}"
-                model = DETECTORS[detector].build(encoder.to(device), n_features, seed)
-                held_out = _fit(model, known, len(normal), bar, note)
-                found.held_out.setdefault(category, {})[method] = held_out
-                numbers = rows.index.to_numpy(copy=True)
-                maps, scores = model.score(_count(_pixels(new), bar, note))
-                found.maps[method][numbers], found.scores[method][numbers] = maps, scores
-                encoder.cpu()
-            found.masks[numbers] = new.dataset.masks
+                home = encoder.mean.device
+                encoder.to(device)
+                count = partial(_count, bar=bar, note=f"{category}, {method_name(method)}")
+                sources = {False: ([_reader(part, batch_size) for part in images], count)}
+                if True in pooled:
+                    sources[True] = (
+                        [_pooled(encoder, read, count) for read in sources[False][0]],
+                        iter,
+                    )
+                for key, detector in chosen.items():
+                    (known, new), counted = sources[detector.pooled]
+                    model = detector.build(encoder, n_features, seed)
+                    held_out = _fit(model, known, len(normal), counted)
+                    found[key].held_out.setdefault(category, {})[method] = held_out
+                    _keep(found[key], method, numbers, model.score(counted(new())))
+                encoder.to(home)
     return found
 
 
-def _fit(model: Any, known: DataLoader, images: int, bar: Bar, note: str) -> Array:
+def _fit(model: Model, read: Reader, images: int, count: Callable[..., Iterator[Tensor]]) -> Array:
     """Fits a model to all images; returns scores of some before they were learned.
 
     One fold is held out, scored, then learned as well. Of few images further folds are held out
@@ -299,25 +349,39 @@ def _fit(model: Any, known: DataLoader, images: int, bar: Bar, note: str) -> Arr
     fold = np.arange(images) % FOLDS
     rounds = min(FOLDS, images, -(-HELD_OUT * FOLDS // images)) if images > 2 else 0
     scores = [np.empty(0, np.float32)]
-    grows = bool(rounds) and hasattr(model, "extend")  # else it learns all again, at the end
+    extend = getattr(model, "extend", None) if rounds else None  # else it learns all at the end
     for number in reversed(range(rounds)):
-        learned = _part(known, fold != number)
-        model.fit(_count(learned, bar, note) if grows and not number else learned)
-        scores.append(model.score(_part(known, fold == number))[1].numpy())
-    if grows:
-        model.extend(_count(_part(known, fold == 0), bar, note))
+        learned = read(fold != number)
+        model.fit(count(learned) if extend and not number else learned)
+        scores.append(model.score(read(fold == number))[1].numpy())
+    if extend:
+        extend(count(read(fold == 0)))
     else:
-        model.fit(_count(_pixels(known), bar, note))
+        model.fit(count(read()))
     return np.concatenate(scores)
 
 
-def _pixels(batches: DataLoader) -> Iterator[Tensor]:
-    return (batch["image"] for batch in batches)
+def _reader(images: Dataset, batch_size: int) -> Reader:
+    def read(chosen: Any = slice(None)) -> Iterator[Tensor]:
+        part = Subset(images, np.arange(len(images))[chosen].tolist())
+        return (batch["image"] for batch in DataLoader(part, batch_size))
+
+    return read
 
 
-def _part(batches: DataLoader, chosen: Array) -> Iterator[Tensor]:
-    part = Subset(batches.dataset, np.flatnonzero(chosen).tolist())
-    return _pixels(DataLoader(part, batches.batch_size))
+def _pooled(encoder: Encoder, read: Reader, count: Callable[..., Iterator[Tensor]]) -> Reader:
+    found = features.pooled(encoder, count(read()))
+    return lambda chosen=slice(None): iter([found[chosen]])
+
+
+def _keep(
+    found: Evaluation, method: str, numbers: Array, said: tuple[Tensor | None, Tensor]
+) -> None:
+    maps, scores = said
+    empty = np.empty(len(found.table), np.float32)
+    found.scores.setdefault(method, empty)[numbers] = scores.numpy()
+    if maps is not None:
+        found.maps.setdefault(method, torch.empty(found.masks.shape))[numbers] = maps
 
 
 def _count(batches: Iterable[Tensor], bar: Bar, note: str) -> Iterator[Tensor]:
@@ -338,32 +402,59 @@ def measure(
         repeats: Resamplings of the bootstrap over images.
         seed: Seed of the bootstrap and, in the rows, of the run.
     """
-    measured, tables = list(found.measured()), []
-    with Bar(len(measured) * len(found.methods), "bootstrap", "curves") as bar:
-        for category, task in measured:
-            truth = found.truth(category, task)
-            name = task_name(dataset, found.table.iloc[found.rows(category, task)])
-            for method in found.methods:
-                scores = found.found(category, task, method)
-                columns = {
-                    "dataset": name, "category": category, "protocol": "1-class", "task": task,
-                    "downstream_model": found.detector, "encoder": architecture, "method": method,
-                    "seed": seed,
-                }  # fmt: skip
-                if task == TASKS[0]:
-                    value = metrics.evaluate(truth, scores)
-                else:
-                    value = metrics.pixel_metrics(scores, truth)
-                interval = metrics.bootstrap(truth, scores, repeats, seed=seed)
-                tables.append(results.rows(value, interval, **columns))
-                bar.update(note=f"{category}, {task}, {method_name(method)}")
+    cases, tables = list(itertools.product(found.measured(), found.methods)), []
+    with Bar(len(cases), "bootstrap", "curves") as bar:
+        for (category, task), method in cases:
+            truth, scores = found.truth(category, task), found.found(category, task, method)
+            interval = metrics.bootstrap(truth, scores, repeats, seed=seed)
+            columns = {
+                "dataset": task_name(dataset, found.table.iloc[found.rows(category, task)]),
+                "category": category, "protocol": "1-class", "task": task,
+                "downstream_model": found.detector, "encoder": architecture, "method": method,
+                "seed": seed,
+            }  # fmt: skip
+            tables.append(results.rows(_metrics(truth, scores, task), interval, **columns))
+            bar.update(note=f"{category}, {task}, {method_name(method)}")
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=results.COLUMNS)
 
 
+def by_defects(found: Iterable[Evaluation]) -> pd.DataFrame:
+    """Metrics by the kind of defects looked for, in percent; see :data:`KINDS`.
+
+    Args:
+        found: One evaluation a detector.
+
+    Returns:
+        A row a ``task``, ``category``, ``detector``, ``method`` and metric; a column a kind.
+    """
+    rows = []
+    for one, kind in itertools.product(found, KINDS):
+        for (category, task), method in itertools.product(one.measured(kind), one.methods):
+            truth = one.truth(category, task, kind)
+            values = _metrics(truth, one.found(category, task, method, kind), task)
+            about = {"task": task, "category": category, "detector": one.detector}
+            rows.append(results.rows(values, **about, method=method_name(method), defects=kind))
+    index = ["task", "category", "detector", "method", "metric"]
+    found = pd.concat(rows)
+    order = found[index].drop_duplicates().sort_values(index[:2], kind="stable")
+    wide = found.pivot(index=index, columns="defects", values="value")
+    return 100 * wide.reindex(pd.MultiIndex.from_frame(order))
+
+
+def _metrics(truth: Array, scores: Array, task: str) -> metrics.Metrics:
+    if task == TASKS[0]:
+        return metrics.evaluate(truth, scores)
+    return metrics.pixel_metrics(scores, truth)
+
+
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Results to read: a row a task, category and method, as :func:`spdlib.results.table`."""
-    named = rows.assign(method=rows.method.map(method_name))
-    return results.table(named, ["task", "category", "method"])
+    """Results to read, as :func:`spdlib.results.table`: a row a task, category and method, and
+    detector, if there are several."""
+    named = rows.assign(method=rows.method.map(method_name)).rename(
+        columns={"downstream_model": "detector"}
+    )
+    several = ["detector"] if named.detector.nunique() > 1 else []
+    return results.table(named, ["task", "category", *several, "method"])
 
 
 def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
@@ -372,56 +463,58 @@ def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
     >>> pairs(["imagenet", "simsiam", "simsiam_spd", "moco_spd"])
     [('simsiam', 'simsiam_spd')]
     """
-    both = [(baseline_of(method), method) for method in methods]
-    return [(baseline, method) for baseline, method in both if baseline in methods]
+    return [(base, method) for method in methods if (base := baseline_of(method)) in methods]
 
 
-def differences(found: Evaluation, repeats: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """How much + SPD gains over its baseline, on the same resampled images.
+def differences(
+    found: Evaluation,
+    repeats: int = 1000,
+    seed: int = 0,
+    defects: str | None = None,
+    tasks: Sequence[str] = TASKS,
+) -> pd.DataFrame:
+    """Gain of + SPD over its baseline, on the same resampled images.
 
     Args:
         found: What there is to compare.
         repeats: How often images are drawn with replacement.
         seed: Seed of the draws.
+        defects: One of :data:`KINDS`; by default what each task is measured on.
+        tasks: Which of :data:`TASKS`.
 
     Returns:
         Columns ``category``, ``task``, ``baseline``, ``method``, ``metric``, ``difference``,
         ``low`` and ``high``, the ends of the 95 % interval; no rows without a pair.
     """
     names = ("category", "task", "baseline", "method", "metric", "difference", "low", "high")
-    rows = []
-    for category, task in found.measured() if pairs(found.methods) else ():
-        truth = found.truth(category, task)
-        for baseline, method in pairs(found.methods):
-            both = (found.found(category, task, name) for name in (method, baseline))
-            gains = metrics.bootstrap_difference(truth, *both, repeats, seed=seed)
-            case = category, task, baseline, method
-            rows += [(*case, METRICS[name].title, *ends) for name, ends in gains.items()]
+    cases, rows = [case for case in found.measured(defects) if case[1] in tasks], []
+    for case, pair in itertools.product(cases, pairs(found.methods)):
+        theirs, ours = (found.found(*case, method, defects) for method in pair)
+        truth = found.truth(*case, defects)
+        gains = metrics.bootstrap_difference(truth, ours, theirs, repeats, seed=seed)
+        rows += [(*case, *pair, METRICS[name].title, *ends) for name, ends in gains.items()]
     return pd.DataFrame(rows, columns=names)
 
 
 def verdict(table: pd.DataFrame, metric: str = "AU-PR") -> str:
     """Whether the encoders with SPD are better than their baselines, in plain words.
 
+    It speaks of these encoders: what another seed of their training would give, nothing here
+    can tell.
+
     Args:
         table: As :func:`differences` returns it.
         metric: By which.
     """
-    rows = table[table.metric == metric]
-    if rows.empty:
-        return "Nothing to compare: no + SPD encoder stands beside its baseline."
-    better, worse = int((rows.low > 0).sum()), int((rows.high < 0).sum())
-    if better and worse:
-        text = "SPD helps in some comparisons and harms in others"
-    elif better or worse:
-        text = "SPD helps" if better else "SPD harms"
-        text += "" if better + worse == len(rows) else " where a difference can be told"
-    else:
-        text = "no difference that SPD makes can be told on these test images"
-    return (
-        f"By {metric}, {text}: of {len(rows)} comparisons + SPD is better in {better}, worse in "
-        f"{worse}, and in {len(rows) - better - worse} the interval holds zero."
-    )
+    lines = [
+        f"By {metric}, this {method_name(method)} encoder is better than this "
+        f"{method_name(baseline)} one in {(rows.low > 0).sum()} of {len(rows)} comparisons, worse "
+        f"in {(rows.high < 0).sum()}; in the others the interval holds zero."
+        for (baseline, method), rows in table[table.metric == metric].groupby(
+            ["baseline", "method"], sort=False
+        )
+    ]
+    return "\n".join(lines) or "Nothing to compare: no + SPD encoder stands beside its baseline."
 
 
 def thresholds(found: Evaluation, share: float = FALSE_ALARMS) -> pd.DataFrame:

@@ -12,7 +12,7 @@ and smoothing are one small matrix applied from both sides.
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from spdlib.encoders import Encoder, load_encoder, single_precision
+from spdlib.features import Batch, checked, evaluating, stage_maps
 from spdlib.memory import free_memory
 from spdlib.settings import Count, EncoderName
 from spdlib.weights import Kind
@@ -32,12 +33,7 @@ STAGES = 3
 # Bytes of matrices worked on at once: on a CPU as many as its cache keeps from step to step,
 # elsewhere as many as keep it busy.
 CHUNK_CPU, CHUNK = 2 << 20, 1 << 30
-# Pixels that pass the encoder at once on a CPU. With more, activations outgrow what malloc keeps
-# for the next one (32 MiB), and the system maps and clears new pages for each of them, which takes
-# as long as the arithmetic.
-FORWARD_PIXELS = 4 * 224**2
 
-Batch: TypeAlias = Tensor | dict[str, Any]
 Side = Annotated[int, Field(gt=0, le=1 << 16)]
 
 
@@ -192,49 +188,16 @@ class PaDiM:
 
         Yields how many images there are, and their stages, a few images at a time.
         """
-        parameter = next(self.encoder.parameters())
-        was_training = self.encoder.training
-        self.encoder.eval()
-        try:
+        with evaluating(self.encoder):
             for batch in batches:
-                images = self._checked(batch).to(parameter.device, parameter.dtype)
+                images = checked(batch, self.image_size)
+                self.image_size = images.shape[-2], images.shape[-1]
                 if not self.grid[0]:
-                    with torch.no_grad():
-                        rows, columns = self.encoder.stages(images[:1], 1)[0].shape[-2:]
-                    self.grid = rows, columns
+                    first = next(stage_maps(self.encoder, images[:1], 1))[0]
+                    self.grid = first.shape[-2], first.shape[-1]
                     self._check_memory()
                 for part in images.split(self._images_at_once()):
-                    yield len(part), self._forward(part)
-        finally:
-            self.encoder.train(was_training)
-
-    def _forward(self, images: Tensor) -> Iterator[list[Tensor]]:
-        at_once = len(images)
-        if images.device.type == "cpu":
-            at_once = max(1, FORWARD_PIXELS // images[0, 0].numel())
-        for part in images.split(at_once):
-            with torch.no_grad():
-                stages = self.encoder.stages(part, STAGES)
-            yield stages
-
-    def _checked(self, batch: Batch) -> Tensor:
-        images = batch["image"] if isinstance(batch, dict) else batch
-        if not (isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == 3):
-            got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-            raise ValueError(f"batches: each is (B, 3, H, W) or a dict with 'image', not {got}")
-        low, high = (float(end) for end in images.aminmax()) if images.numel() else (0.0, 1.0)
-        # Not(inside) rather than outside, so that NaN is caught; rounding may overshoot a little.
-        if not (images.is_floating_point() and low >= -1e-3 and high <= 1 + 1e-3):
-            kind = str(images.dtype).removeprefix("torch.")
-            raise ValueError(
-                f"batches: RGB floats in [0, 1] are needed, not {kind} from {low:g} to {high:g}; "
-                "the encoder normalises them itself"
-            )
-        size = images.shape[-2], images.shape[-1]
-        if self.image_size not in ((0, 0), size):
-            raise ValueError(f"batches: images of {size}, fitted {self.image_size}")
-        self.image_size = size
-        return images
+                    yield len(part), stage_maps(self.encoder, part, STAGES)
 
     def _choose_all(self, parts: Iterator[list[Tensor]], out: Tensor) -> None:
         """Writes the chosen channels of all parts into ``out`` (P, B, d), one behind the other."""

@@ -1,12 +1,13 @@
 """PaDiM's evaluation, small: samples, metrics of resampled images, gains, sizes of defects."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from scipy import stats
-from torch.utils.data import DataLoader
 
 from spdlib import evaluation, metrics, results
 from spdlib.datasets import check, loader
@@ -245,17 +246,43 @@ def test_gains_are_paired():
     # Each one's own interval is far wider than the gain; that of the difference tells it from 0.
     low, high = metrics.bootstrap(labels, base)["auroc"]
     assert high - low > 2 * row.difference and row.low > 0
-    assert evaluation.verdict(gains, "AU-ROC").startswith("By AU-ROC, SPD helps: of 1 comparisons")
+    said = "By AU-ROC, this SimSiam + SPD encoder is better than this SimSiam one in 1 of 1 comp"
+    assert evaluation.verdict(gains, "AU-ROC").startswith(said)
     swapped = scored(labels, {"simsiam": better, "simsiam_spd": base})
-    assert "SPD harms: of 1 comparisons + SPD is better in 0, worse in 1" in evaluation.verdict(
+    assert "better than this SimSiam one in 0 of 1 comparisons, worse in 1" in evaluation.verdict(
         evaluation.differences(swapped, repeats=200), "AU-ROC"
     )
     same = scored(labels, {"simsiam": base, "simsiam_spd": base})
     gains = evaluation.differences(same, repeats=50)
     assert (gains[["difference", "low", "high"]] == 0).all(axis=None)
-    assert "no difference that SPD makes can be told" in evaluation.verdict(gains)
+    assert "in 0 of 1 comparisons, worse in 0;" in evaluation.verdict(gains)
     alone = evaluation.differences(scored(labels, {"imagenet": base}))
     assert evaluation.verdict(alone).startswith("Nothing to compare")
+
+
+def test_defects_are_told_apart_by_kind():
+    # Two normal images, a real defect, a dark painted one and a bright one on others.
+    labels = [0, 0, 1, 1, 1]
+    scores = {"simsiam": np.array([1.0, 3, 2, 4, 0]), "simsiam_spd": np.array([1.0, 3, 4, 4, 2])}
+    masks = torch.zeros(5, 4, 4, dtype=torch.bool)
+    masks[3:, 1:3, 1:3] = True
+    maps = {name: masks.float() * torch.tensor(values)[:, None, None]
+            for name, values in scores.items()}  # fmt: skip
+    found = scored(labels, scores, masks, maps)
+    painted = np.array([False, False, False, True, True])
+    found.table = found.table.assign(
+        painted=painted, detection=~painted, segmentation=[True, True, False, True, True],
+        shade=[None, None, None, "dark", "bright"],
+    )  # fmt: skip
+    table = evaluation.by_defects([found])
+    case = ("detection", "nut", "PaDiM", "SimSiam", "AU-ROC")
+    assert table.loc[case].to_dict() == {"real": 50, "painted": 50, "dark": 100, "bright": 0}
+    pixels = table.loc[("segmentation", "nut", "PaDiM", "SimSiam", "AU-PRO")]
+    assert pixels.dark == 100 and pixels.bright == 15 and np.isnan(pixels.real)
+    gains = evaluation.differences(found, 50, defects="bright").set_index(["task", "metric"])
+    assert gains.difference[("detection", "AU-ROC")] == 0.5
+    plain = scored(labels, scores)  # without shades, or anything painted
+    assert list(evaluation.by_defects([plain]).columns) == ["real"]
 
 
 def test_the_alarm_threshold_flags_no_more_than_its_share_of_the_held_out():
@@ -297,8 +324,9 @@ def test_images_are_held_out_before_they_are_learned(images, rests_on):
     pictures = torch.rand(images, 3, 32, 32)
     encoder, bar = load_encoder("resnet18"), Bar(images)
     model = PaDiM(encoder, n_features=4)
-    batches = DataLoader([{"image": picture} for picture in pictures], 10)
-    scores = evaluation._fit(model, batches, images, bar, "")
+    read = evaluation._reader([{"image": picture} for picture in pictures], 10)
+    count = partial(evaluation._count, bar=bar, note="")
+    scores = evaluation._fit(model, read, images, count)
     assert len(scores) == rests_on and model.count == images and bar.count == images
     fold = torch.arange(images) % 5 == 0
     before = PaDiM(encoder, n_features=4).fit([pictures[~fold]])

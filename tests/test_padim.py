@@ -56,7 +56,7 @@ def oracle(encoder, channels, train, test):
     [("efficientnet_lite0", 64, 5), ("efficientnet_lite0", 64, 36), ("resnet18", 72, 7)],
 )
 def test_means_covariances_and_maps_are_the_oracles(name, size, batch, encoder, cells, monkeypatch):
-    monkeypatch.setattr("spdlib.padim.FORWARD_PIXELS", 3 * size**2)  # three images at a time
+    monkeypatch.setattr("spdlib.features.FORWARD_PIXELS", 3 * size**2)  # three images at a time
     if name != encoder.name:
         torch.manual_seed(0)
         encoder = load_encoder(name)

@@ -1,14 +1,14 @@
 """Counts at each distinct score of an anomaly, and the metrics that follow from them."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 LIMIT = 0.3  # false positive rate up to which MVTec's papers integrate the overlap
 
-Array = NDArray[Any]
+Array: TypeAlias = NDArray[Any]
 
 
 class MaxF1(NamedTuple):

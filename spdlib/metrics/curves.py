@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike
 from spdlib.metrics.counting import count
 from spdlib.metrics.counts import Array
 
+NEAR = 1 / 200  # how far apart two points that a chord joins may lie, in x and in y
+BLOCK = 1 << 14  # points looked at for a chord
+
 
 class Curve(NamedTuple):
     """A curve to plot: x and y of its points, and the score threshold of each."""
@@ -56,25 +59,13 @@ def _thin(x: Array, y: Array, threshold: Array, tolerance: float) -> Curve:
     area = np.concatenate([[0], np.cumsum(np.diff(x) * (y[1:] + y[:-1]) / 2)])
     length = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
     budget = tolerance * length / length[-1]  # the area's error may grow along the curve
-    last, kept, drawn = len(x) - 1, [0], 0.0
-
-    def fits(i: int, j: int) -> bool:
-        if x[j] - x[i] > 0.005 or abs(y[j] - y[i]) > 0.005:
-            return False
-        return abs(drawn + chord(i, j) - area[j]) <= budget[j]
-
-    def chord(i: int, j: int) -> float:
-        return (x[j] - x[i]) * (y[i] + y[j]) / 2
-
-    while kept[-1] < last:
-        i, step = kept[-1], 1
-        while i + 2 * step <= last and fits(i, i + 2 * step):
-            step *= 2
-        reach = i + step
-        while step > 1:
-            step //= 2
-            if reach + step <= last and fits(i, reach + step):
-                reach += step
-        drawn += chord(i, reach)
-        kept.append(reach)
+    kept, drawn = [0], 0.0
+    while (i := kept[-1]) < len(x) - 1:
+        end = min(np.searchsorted(x, x[i] + NEAR, "right"), i + BLOCK)
+        j = np.arange(i + 1, max(end, i + 2))
+        reached = drawn + (x[j] - x[i]) * (y[i] + y[j]) / 2
+        fits = (np.abs(y[j] - y[i]) <= NEAR) & (np.abs(reached - area[j]) <= budget[j])
+        best = int(np.flatnonzero(fits).max(initial=0))  # the next point always does
+        drawn = reached[best]
+        kept.append(int(j[best]))
     return Curve(x[kept], y[kept], threshold[kept])

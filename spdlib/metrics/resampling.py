@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from spdlib import intervals
-from spdlib.metrics.counting import checked, region_shares, some_anomalous, some_normal
+from spdlib.metrics.counting import check_both, checked, region_shares
 from spdlib.metrics.counts import LIMIT, Array, Counts
 from spdlib.metrics.measures import check_limit, values
 
@@ -53,7 +53,7 @@ def bootstrap_difference(
     level: float = intervals.LEVEL,
     seed: int = 0,
 ) -> dict[str, tuple[float, float, float]]:
-    """How much better one detector is than another, on the same resampled images.
+    """Gain of one detector over another, on the same resampled images.
 
     Args:
         labels: One an image, or a mask an image: (N,) or (N, H, W).
@@ -102,8 +102,7 @@ def weighted(
         ValueError: As for :func:`spdlib.metrics.auroc`.
     """
     y, s = checked(labels, scores)
-    some_anomalous(int(y.sum()), "labels")
-    some_normal(int((~y).sum()), "labels")
+    check_both(y.sum(), (~y).sum(), "labels")
     if y.ndim < 3:  # not images: what a row holds has no neighbours
         y, s = y.reshape(len(y), -1), s.reshape(len(s), -1)
     return image_counts(zip(s, y, strict=True), thinned(np.unique(s[y]))).weighted(weights, limit)
@@ -121,33 +120,23 @@ class ImageCounts(NamedTuple):
 
     Attributes:
         levels: The levels (K,).
-        positives: Positives at or above the level and below the one before, (N, K).
-        tied: Negatives at the level.
-        between: Negatives above the level and below the one before.
+        parts: Of each image (N, 3 or 4, K): positives at or above the level and below the one
+            before; negatives at the level; those above it and below the one before; and, with
+            regions, the positives again, each as its share of its region.
         negatives: All negatives (N,).
-        overlap: As ``positives``, each as its share of its region; None without regions.
     """
 
     levels: Array
-    positives: Array
-    tied: Array
-    between: Array
+    parts: Array
     negatives: Array
-    overlap: Array | None
 
     def counts(self, weights: ArrayLike) -> Counts:
         """Counts (R, K) over images that count as often as ``weights`` (R, N) say."""
-        weights = np.asarray(weights)
-        tied = weights @ self.tied
-        at_or_above = np.cumsum(tied + weights @ self.between, 1)
-        return Counts(
-            thresholds=self.levels,
-            positives=weights @ self.positives,
-            above=at_or_above - tied,
-            at_or_above=at_or_above,
-            negative_total=(weights @ self.negatives)[:, None],
-            overlap=None if self.overlap is None else weights @ self.overlap,
-        )
+        drawn = np.tensordot(weights, self.parts, 1)
+        positives, tied, between, *overlap = np.moveaxis(drawn, 1, 0)
+        at_or_above = np.cumsum(tied + between, 1)
+        total = (np.asarray(weights) @ self.negatives)[:, None]
+        return Counts(self.levels, positives, at_or_above - tied, at_or_above, total, *overlap)
 
     def weighted(self, weights: ArrayLike, limit: float = LIMIT) -> dict[str, Array]:
         """As :func:`weighted`."""
@@ -163,16 +152,19 @@ def image_counts(images: Iterable[tuple[Array, Array]], levels: Array) -> ImageC
         images: Scores and labels of an image, (P,) or (H, W).
         levels: Ascending; scores are rounded down to them, positives below all to the lowest.
     """
-    rows = [_at_levels(score, truth, levels) for score, truth in images]
-    positives, tied, between, negatives, shares = zip(*rows, strict=True)
-    return ImageCounts(
-        levels=levels[::-1],
-        positives=np.stack(positives),
-        tied=np.stack(tied),
-        between=np.stack(between),
-        negatives=np.stack(negatives),
-        overlap=None if shares[0] is None else np.stack(shares),
-    )
+    parts, negatives = [], []
+    for scores, truth in images:
+        shares, score, normal = region_shares(truth), scores.ravel(), ~truth.ravel()
+        low = np.searchsorted(levels, score, "right") - 1  # the highest level not above it
+        exact = (low >= 0) & (levels[low] == score)
+        positive = low[~normal].clip(0)
+        places = positive, low[normal & exact], low[normal & ~exact & (low >= 0)]
+        counted = [np.bincount(place, minlength=len(levels)) for place in places]
+        if shares is not None:
+            counted.append(np.bincount(positive, shares, len(levels)))
+        parts.append(np.stack(counted)[:, ::-1].astype(float))
+        negatives.append(np.count_nonzero(normal))
+    return ImageCounts(levels[::-1], np.stack(parts), np.array(negatives))
 
 
 def at_thresholds(
@@ -197,31 +189,7 @@ def at_thresholds(
         np.linspace(found.min(), found.max(), half), [low - 1e-8, high + 1e-8],
     ])  # fmt: skip
     one = image_counts(images, np.unique(np.nextafter(levels, np.inf)))
-    coarse = one.counts(np.ones((1, len(one.negatives))))
-    at_or_above = coarse.at_or_above[0]
-    return Counts(
-        thresholds=coarse.thresholds,
-        positives=coarse.positives[0],
-        above=np.append(0, at_or_above[:-1]),
-        at_or_above=at_or_above,
-        negative_total=coarse.negative_total[0, 0],
-        overlap=None if coarse.overlap is None else coarse.overlap[0],
-    )
-
-
-def _at_levels(score: Array, truth: Array, levels: Array) -> tuple[Any, ...]:
-    shares, score, truth = region_shares(truth), score.ravel(), truth.ravel()
-    low = np.searchsorted(levels, score, "right") - 1  # the highest level not above it
-    exact = (low >= 0) & (levels[low] == score)
-    between = ~truth & ~exact & (low >= 0)
-
-    def counted(places: Array, weights: Array | None = None) -> Array:
-        return np.bincount(places, weights, len(levels))[::-1].astype(float)
-
-    return (
-        counted(low[truth].clip(0)),
-        counted(low[~truth & exact]),
-        counted(low[between]),
-        np.count_nonzero(~truth),
-        None if shares is None else counted(low[truth].clip(0), shares),
-    )
+    positives, tied, between, *overlap = one.parts.sum(0)
+    flagged = np.cumsum(tied + between)
+    above, total = np.append(0, flagged[:-1]), one.negatives.sum()
+    return Counts(one.levels, positives, above, flagged, total, *overlap)

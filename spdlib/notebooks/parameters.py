@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from spdlib.detectors import known as known_detector
 from spdlib.methods import baseline_of, known
 from spdlib.pretraining.presets import MethodName
 from spdlib.settings import Count, EncoderName, ImageSize, explain
@@ -29,7 +30,7 @@ class ImageParameters(Parameters):
     dataset: Annotated[str, Field(min_length=1)]
     categories: Annotated[list[str], Field(min_length=1)] | None
 
-    @field_validator("categories", "encoders", "shots", check_fields=False)
+    @field_validator("categories", "encoders", "detectors", "shots", check_fields=False)
     @classmethod
     def _once(cls, values: list[Any] | None) -> list[Any] | None:
         if values and len(set(values)) < len(values):
@@ -75,13 +76,21 @@ class PadimEvaluation(ImageParameters):
 
     encoders: Annotated[list[str], Field(min_length=1)]
     architecture: EncoderName
-    detector: str
+    detectors: Annotated[list[str], Field(min_length=1)]
     size: ImageSize
     crop: bool | None
     n_features: Count | None
     train_images: Annotated[int, Field(ge=2)] | None
     test_images: Annotated[int, Field(ge=2)] | None
     repeats: Annotated[int, Field(ge=10)]
+
+    @field_validator("detectors")
+    @classmethod
+    def _with_maps(cls, detectors: list[str]) -> list[str]:
+        chosen = [known_detector(name) for name in detectors]
+        if chosen[0].pooled:
+            raise ValueError(f"the first is shown with its maps; {detectors[0]} has none")
+        return detectors
 
 
 class AurocVsAupr(ImageParameters):

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from spdlib import intervals, metrics, results
 from spdlib.datasets.protocols import FEW_SHOT, few_shot, high_shot
+from spdlib.detectors import DETECTORS, Detector
 from spdlib.encoders import Encoder
 from spdlib.images import Images
-from spdlib.padim import PaDiM
 from spdlib.progress import Bar
 from spdlib.twoclass import Classifier, Predictions, Segmenter, paired, predict, probe, train
 from spdlib.twoclass.presets import TwoClass
@@ -124,20 +124,24 @@ def one_class(
     images: Images,
     splits: Mapping[Case, pd.DataFrame],
     seed: int = 0,
+    detector: Detector = DETECTORS["padim"],
 ) -> dict[Case, Predictions]:
-    """What PaDiM says of the test images of each number of shots, which it has not learned.
+    """One-class predictions of the test images of each number of shots, which were not learned.
 
     Args:
-        encoder: Where its features come from.
+        encoder: Where the detector's features come from.
         normal: What it learns.
         images: Of the splits' table.
         splits: As :func:`draw` gives them. Draws share their test images, so the first will do.
-        seed: Of its choice of channels.
+        seed: Seed of the detector.
+        detector: One with maps, where masks are to be found.
     """
-    detector = PaDiM(encoder, seed=seed).fit(DataLoader(normal, 32))
-    maps, scores = detector.score(DataLoader(images, 32))
+    model = detector.build(encoder, None, seed)
+    model.fit(batch["image"] for batch in DataLoader(normal, 32))
+    maps, scores = model.score(batch["image"] for batch in DataLoader(images, 32))
     labels = images.table.label.to_numpy()
-    found = Predictions(labels, scores.numpy(), images.masks.numpy(), maps.numpy())
+    heat = None if maps is None else maps.numpy()
+    found = Predictions(labels, scores.numpy(), images.masks.numpy(), heat)
     first = {case: split for case, split in splits.items() if case[1] == 0}
     return {case: found.of(images.rows(test_images(split))) for case, split in first.items()}
 

@@ -50,8 +50,9 @@ def threshold_explorer(found: Evaluation) -> widgets.VBox:
         number = int(order[place - 1])
         row = int(inside[number])
         title = f"{place} of {len(order)}: {_verdict(found, encoder, row, threshold)}"
+        top = float(found.scores[encoder].max())  # encoders' distances have no common unit
         return plots.view(
-            images[row]["image"], found.maps[encoder][row], found.masks[row], threshold, high,
+            images[row]["image"], found.maps[encoder][row], found.masks[row], threshold, top,
             truth, scores, number, title,
         )  # fmt: skip
 

@@ -97,6 +97,7 @@ def comparison(
     masks: Sequence[Tensor],
     maps: Mapping[str, Sequence[Tensor]],
     titles: Sequence[str],
+    label: str = MAP,
 ) -> Figure:
     """Maps side by side as in Fig. 12 of Zou et al., all on one colour scale.
 
@@ -105,13 +106,14 @@ def comparison(
         masks: Ground truth (H, W), a column each.
         maps: Anomaly maps (H, W) by method, a row each.
         titles: Titles of the columns.
+        label: What the maps show.
     """
     rows = [("image", list(images)), ("ground truth", list(masks))]
     for method, heats in maps.items():
         cells = [Picture(heat=heat, mask=mask) for heat, mask in zip(heats, masks, strict=True)]
         rows.append((style.method_name(method), cells))
     scale = panels.common_scale([heat for heats in maps.values() for heat in heats])
-    return panels.grid(rows, titles, min(1.3, 7.3 / max(len(images), 1)), scale=scale, label=MAP)
+    return panels.grid(rows, titles, min(1.3, 7.3 / max(len(images), 1)), scale=scale, label=label)
 
 
 def cases(
