@@ -350,7 +350,7 @@ def test_settings_are_checked_and_the_papers_are_there():
         twoclass.settings("detection", True, epochs=1, iterations=1)
     with pytest.raises(ValueError, match="balance"):
         twoclass.settings("detection", True, balance="luck")
-    with pytest.raises(ValueError, match="preset: 'laptob'"):
+    with pytest.raises(ValueError, match="'laptob' is no preset"):
         twoclass.settings("detection", True, "laptob")
     shown = preset_table()
     assert shown.loc["iterations", "segmentation, few-shot"].startswith("500 → ")

@@ -3,9 +3,7 @@
 All start from an :class:`~spdlib.encoders.Encoder`, whose weights they copy.
 """
 
-import contextlib
 import copy
-from collections.abc import Iterator
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -41,7 +39,8 @@ class Classifier(nn.Module):
     def __init__(self, encoder: Encoder, seed: int = 0):
         super().__init__()
         self.encoder = copy.deepcopy(encoder).requires_grad_(True)
-        with _seeded(seed):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
             self.head = nn.Linear(encoder.feature_dim, 2)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -84,7 +83,8 @@ class Segmenter(nn.Module):
 
     def __init__(self, encoder: Encoder, decoder_width: int = 256, seed: int = 0):
         super().__init__()
-        with _seeded(seed):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
             self.unet = smp.Unet(
                 encoder.architecture.unet,
                 encoder_weights=None,
@@ -168,11 +168,3 @@ def probe(
     head = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
     head.fit(normalize(features), labels)
     return head.decision_function(normalize(others))
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Initialises from a seed of its own and puts the global state back."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

@@ -17,6 +17,7 @@ from spdlib.twoclass.augmentation import Augment, Balance
 
 Task = Literal["detection", "segmentation"]
 TASKS: tuple[Task, ...] = ("detection", "segmentation")
+PRESETS = ("paper", "laptop")
 SHOTS = (5, 10)  # the paper's numbers of labelled images of each class
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -36,8 +37,8 @@ LAPTOP: dict[str, Any] = {"size": 96, "batch_size": 8, "optimizer": "adam", "dec
 CASES: dict[tuple[str, bool], tuple[dict[str, Any], dict[str, Any]]] = {
     ("detection", False): ({"epochs": 80}, {"learning_rate": 5e-4, "epochs": 1}),
     ("detection", True): ({"iterations": 1000}, {"learning_rate": 5e-4, "iterations": 40}),
-    ("segmentation", False): ({"epochs": 80}, SHORT | {"epochs": 6}),
-    ("segmentation", True): ({"iterations": 500}, SHORT | {"iterations": 40}),
+    ("segmentation", False): ({"epochs": 80}, SHORT | {"epochs": 4}),
+    ("segmentation", True): ({"iterations": 500}, SHORT | {"iterations": 30}),
 }
 
 
@@ -89,10 +90,8 @@ def settings(task: str, few_shot: bool, preset: str = "laptop", **changes: Any) 
     >>> settings("segmentation", few_shot=True, preset="paper").iterations
     500
     """
-    if preset not in ("laptop", "paper"):
-        raise ValueError(f"preset: {preset!r} is not one of laptop, paper")
-    if (task, few_shot) not in CASES:
-        raise ValueError(f"task: {task!r} is not one of detection, segmentation")
+    if preset not in PRESETS or task not in TASKS:
+        raise ValueError(f"{preset!r} is no preset of {PRESETS}, or {task!r} no task of {TASKS}")
     changes = {name: value for name, value in changes.items() if value is not None}
     length, laptop = CASES[task, few_shot]
     values = {"task": task} | PAPER | length
@@ -110,7 +109,7 @@ def settings(task: str, few_shot: bool, preset: str = "laptop", **changes: Any) 
 class Run(NamedTuple):
     """One training: task, pretraining, shots (None for the high-shot split) and draw."""
 
-    task: Task
+    task: str
     method: str
     k: int | None
     draw: int
@@ -119,9 +118,9 @@ class Run(NamedTuple):
 def runs(preset: str, methods: Sequence[str], shots: Sequence[int] = SHOTS) -> list[Run]:
     """The trainings that a preset asks for.
 
-    ``paper``: everything, 5 and 10 shots in five draws, and high-shot. ``laptop``: one draw of
-    10 shots of the classifier; of the U-Net that and high-shot, for the first three methods:
-    a baseline, and a pair without and with SPD.
+    ``paper``: everything, 5 and 10 shots in five draws, and high-shot. ``laptop``: for the first
+    three methods (a baseline, and a pair without and with SPD) one draw of 10 shots, and high-shot
+    of the U-Net alone.
 
     Args:
         preset: ``laptop`` or ``paper``.
@@ -136,26 +135,24 @@ def runs(preset: str, methods: Sequence[str], shots: Sequence[int] = SHOTS) -> l
     """
     wanted = [k for k in SHOTS if k in shots] or [max(shots)]
     if preset == "paper":
-        cases = [(k, draw) for k in wanted for draw in range(5)] + [(None, 0)]
+        cases = [*[(k, draw) for k in wanted for draw in range(5)], (None, 0)]
         return [Run(t, m, *case) for t in TASKS for case in cases for m in methods]
-    classifiers = [Run("detection", method, wanted[-1], 0) for method in methods]
-    few = methods[:3]
-    return classifiers + [Run("segmentation", m, k, 0) for k in (wanted[-1], None) for m in few]
+    few, first = wanted[-1], methods[:3]
+    parts = ("detection", few), ("segmentation", few), ("segmentation", None)
+    return [Run(task, method, k, 0) for task, k in parts for method in first]
 
 
 def table() -> pd.DataFrame:
     """The paper preset by task and protocol; after an arrow, where the laptop departs from it."""
     columns = {}
     for task, few_shot in CASES:
-        paper, laptop = (
-            settings(task, few_shot, preset).model_dump(exclude={"task", "seed"})
-            for preset in ("paper", "laptop")
-        )
-        hidden = {"focal_gamma", "focal_alpha", "decoder_width"} if task == "detection" else set()
+        paper, laptop = (settings(task, few_shot, name).model_dump() for name in PRESETS)
         columns[f"{task}, {'few-shot' if few_shot else 'high-shot'}"] = {
             name: f"{value}" if value == laptop[name] else f"{value} → {laptop[name]}"
             for name, value in paper.items()
-            if value is not None and name not in hidden
+            if value is not None
         }
     shown = pd.DataFrame(columns).reindex(TwoClass.model_fields).drop(["task", "seed"]).fillna("-")
+    of_segmentation = ["decoder_width", "focal_gamma", "focal_alpha"]
+    shown.loc[of_segmentation, shown.columns.str.startswith("detection")] = "-"
     return shown.assign(**{"chosen by": [STATED.get(name, "us") for name in shown.index]})

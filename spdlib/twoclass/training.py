@@ -47,7 +47,8 @@ class TwoClassTraining(Training):
         s, labels = settings, images.table.label.to_numpy()
         self.model, self.settings, self.images = model, s, images
         if s.freeze:
-            getattr(model, "unet", model).encoder.requires_grad_(False).eval()
+            backbone: Any = getattr(model, "unet", model)
+            backbone.encoder.requires_grad_(False).eval()
         truth = images.masks.float() if model.task == "segmentation" else labels
         self.share = float(truth.mean())
         steps = s.steps(len(images))
@@ -114,7 +115,8 @@ def train(
     if settings.task != model.task:
         raise ValueError(f"settings: for {settings.task}, the model is one for {model.task}")
     check_images(images, model.task)
-    training = TwoClassTraining(model.train(), images, settings, folder and Path(folder))
+    place = Path(folder) if folder else None
+    training = TwoClassTraining(model.train(), images, settings, place)
     fit(training, bar, **{"every": EVERY} | options)
     model.eval()
     return pd.DataFrame(training.rows)
