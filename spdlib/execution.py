@@ -265,7 +265,7 @@ def _patient_manager(options: Values) -> type:
 
 
 def errors(nb: NotebookNode) -> list[str]:
-    """What failed in an executed notebook, also where ipywidgets swallowed it.
+    """Errors of an executed notebook, also those that ipywidgets swallowed.
 
     An exception inside a widget's callback never reaches a cell's outputs: it stays in the
     state of an ``Output`` widget, where neither papermill nor a reader of cells sees it.

@@ -456,7 +456,7 @@ def _report(rows: pd.DataFrame, where: Path) -> None:
 
 
 def _values(name: str, text: str) -> Any:
-    """What stands in brackets is a list of values; anything else is one value's text."""
+    """A list of values where the text is one in brackets; otherwise the text, one value."""
     try:
         values = execution.parse(text, name)
     except ValueError:
@@ -496,8 +496,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notebook = execution.find([given.notebook])[0]
         grid = load(given.grid) if given.grid else {}
         values = {name: _values(name, text) for name, text in given.p}
-        grids = grid if isinstance(grid, list) else [grid]
-        grid = [dict(part) | values for part in grids]
+        grids: Any = grid if isinstance(grid, list) else [grid]
+        grid = [{**part, **values} for part in grids]
         planned = plan(notebook, grid, given.output)
         if given.list:
             for run in planned:
