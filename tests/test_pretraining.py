@@ -18,9 +18,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from spdlib import paths
+from spdlib.architectures import HALF_NORM, IMAGENET_NORM
 from spdlib.datasets import elpv
 from spdlib.datasets.tree import tree
-from spdlib.encoders import HALF_NORM, IMAGENET_NORM, load_encoder, read_provenance
+from spdlib.encoders import load_encoder, read_provenance
 from spdlib.images import Images, decode
 from spdlib.methods import MoCo
 from spdlib.pretraining import (
