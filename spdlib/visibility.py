@@ -66,7 +66,7 @@ def rim(images: Tensor, blend: SmoothBlend, draw: Draw) -> dict[str, float]:
         draw: As many draws as are wanted, for images of this size.
 
     Returns:
-        ``jump``, the step of the change across the patch's edge, mean over the edge's pixels, levels
+        ``jump``, the mean step of the change across the edge of the patch, levels
         of 255; ``outside``, the share of all change that lies outside the patch; and ``darker``,
         the share of draws that make the image darker.
 
