@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from spdlib.detectors import known as known_detector
-from spdlib.methods import baseline_of, known
-from spdlib.pretraining.presets import MethodName
+from spdlib.pretraining.presets import MethodName, named
 from spdlib.settings import Count, EncoderName, ImageSize, explain
 
 
@@ -67,7 +66,7 @@ class SpdPretraining(ImageParameters):
     @classmethod
     def _known(cls, also: list[str]) -> list[str]:
         for name in also:
-            known(baseline_of(name) or name)
+            named(name)
         return also
 
 
