@@ -50,6 +50,7 @@ class SpdPretraining(ImageParameters):
     """Notebook 02. What is None is left to the preset."""
 
     method: MethodName
+    control: str | None
     also: list[str]
     preset: Literal["laptop", "paper"]
     encoder: EncoderName | None
@@ -62,12 +63,12 @@ class SpdPretraining(ImageParameters):
     test_images: Annotated[int, Field(ge=2)] | None
     collapse_epochs: Count
 
-    @field_validator("also")
+    @field_validator("control", "also")
     @classmethod
-    def _known(cls, also: list[str]) -> list[str]:
-        for name in also:
+    def _known(cls, names: str | list[str] | None) -> str | list[str] | None:
+        for name in [names] if isinstance(names, str) else names or []:
             named(name)
-        return also
+        return names
 
 
 class PadimEvaluation(ImageParameters):
