@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import pandas as pd
 
-from spdlib.datasets.visa_splits import official_splits
+from spdlib.datasets.visa import official_splits
 
 # Shares of VisA's published splits that go to training.
 ONE_CLASS, HIGH_SHOT, FEW_SHOT = 0.9, 0.6, 0.2
@@ -142,11 +142,8 @@ def _classes(table: pd.DataFrame):
     """Each category's normal and its anomalous rows, by position."""
     for category in table.category.unique():
         for label in (0, 1):
-            yield (
-                category,
-                label,
-                np.flatnonzero((table.category == category) & (table.label == label)),
-            )
+            rows = (table.category == category) & (table.label == label)
+            yield category, label, np.flatnonzero(rows)
 
 
 def _generator(seed: int, category: str, label: int) -> np.random.Generator:
