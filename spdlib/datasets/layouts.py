@@ -113,13 +113,13 @@ def is_mvtec(path: Path) -> bool:
 
 
 def own_kind(inner: Folder) -> Kind | None:
-    """What lies in a folder of a category of one's own."""
+    """Label and split of what lies in a folder of a category of one's own."""
     labels = {"normal": 0, "anomaly": 1, "masks": MASKS}
     return (labels[inner[0]], "test") if inner and inner[0] in labels else None
 
 
 def mvtec_kind(inner: Folder) -> Kind | None:
-    """What lies in a folder of a category as MVTec AD lays it out."""
+    """Label and split of what lies in a folder of a category as MVTec AD lays it out."""
     if inner and inner[0] == "ground_truth":
         return MASKS, "test"
     if len(inner) > 1 and inner[0] in ("train", "test"):

@@ -26,7 +26,7 @@ def one_class(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     Args:
         table: A table of samples.
-        seed: Of what is drawn.
+        seed: Seed for what is drawn.
 
     Returns:
         The table, with ``split`` set.
@@ -54,7 +54,7 @@ def high_shot(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     Args:
         table: A table of samples; its own split is not looked at.
-        seed: Of what is drawn; the splits that VisA brings do not depend on it.
+        seed: Seed for what is drawn; the splits that VisA brings do not depend on it.
 
     Returns:
         The table, with ``split`` set.
@@ -78,8 +78,8 @@ def few_shot(table: pd.DataFrame, k: int, seed: int = 0, pool_seed: int = 0) -> 
     Args:
         table: A table of samples; its own split is not looked at.
         k: Samples of each class and category; the paper has 5 and 10.
-        seed: Of the draw from the pool.
-        pool_seed: Of the pool, the 20 %; VisA brings its own.
+        seed: Seed for the draw from the pool.
+        pool_seed: Seed for the pool, the 20 %; VisA brings its own.
 
     Returns:
         The table with ``split`` set, without the samples of the pool that were not drawn.

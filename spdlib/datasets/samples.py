@@ -120,7 +120,7 @@ def make_table(rows: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> pd.
 
     Args:
         rows: Values of the columns, as :func:`sample` gives them.
-        notes: What ``check`` is to say of the files behind them, a line each.
+        notes: Lines that ``check`` is to say of the files behind them.
     """
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     # As objects: a column of text would turn None into NaN.

@@ -83,8 +83,8 @@ def download_visa(root: str | Path | None = None, url: str = URL, sha256: str = 
 
     Args:
         root: Where it goes, by default ``data/visa``.
-        url: Of the archive.
-        sha256: Of the archive, hexadecimal.
+        url: Address of the archive.
+        sha256: Digest of the archive, hexadecimal.
 
     Returns:
         ``root``, for :func:`visa`.
