@@ -60,6 +60,19 @@ def of_share(hits: int, count: int, level: float = LEVEL) -> tuple[float, float]
     return float(found.low), float(found.high)
 
 
+def holm(p: ArrayLike) -> NDArray[np.float64]:
+    """P values of a family of tests, adjusted as Holm does (1979): below 0.05 they hold at 5 %.
+
+    >>> holm([0.01, 0.04, 0.02]).tolist()
+    [0.03, 0.04, 0.04]
+    """
+    p = np.asarray(p, float)
+    order = np.argsort(p)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted
+
+
 def draws(count: int, repeats: int = 1000, seed: int = 0) -> NDArray[np.int64]:
     """How often each of ``count`` images is drawn, with replacement: (repeats, count).
 
