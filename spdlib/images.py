@@ -45,6 +45,8 @@ class Images(Dataset):
         ValueError: A tensor has another form, or a file does not decode; the file is named.
     """
 
+    table: Any
+
     def __init__(
         self,
         images: pd.DataFrame | Tensor,

@@ -5,6 +5,7 @@ A new method is a class derived from :class:`~spdlib.objectives.Baseline` and a 
 """
 
 import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,8 @@ from spdlib.objectives import Baseline, full
 from spdlib.views import Recipe, View
 
 SPD_SUFFIX = "_spd"
-ETA = "_eta"  # follows the suffix where eta is not the preset's own
+# What can join a baseline: SPD, SPD cell by cell, SPD's passes without its gradient.
+TERMS = {"spd": "SPD", "dense": "dense SPD", "placebo": "placebo"}
 UNTRAINED = {"random": "random weights", "imagenet": "ImageNet"}  # other origins of weights
 
 
@@ -59,16 +61,18 @@ class SimSiam(Baseline):
 class MoCo(Baseline):
     """MoCo v2 (He et al., CVPR 2020; Chen et al., 2020): queries against a queue of keys.
 
-    Keys come from an encoder that follows the trained one slowly. The queue holds the keys of
-    all processes. Where they share their batch statistics
-    (``spdlib.distributed``), shuffling the batch, the published guard against
-    reading them, has nothing to do and is left out.
+    Keys come from an encoder that follows the trained one slowly, once a step. The queue holds
+    the keys of all processes. The published guard against reading batch statistics, a shuffle
+    among GPUs each of which normalises its own share, is ``key_splits`` here: keys are shuffled
+    and normalised in so many groups. One group is a departure: query and key of an image then
+    are normalised with the same images, and those of the queue with others.
 
     Args:
         encoder: What is trained.
         queue: Keys kept as negatives; a multiple of the batch, so that the oldest leave first.
         key_momentum: Share of itself that the key encoder keeps each step.
         temperature: Of the contrastive loss.
+        key_splits: Groups that the keys of a batch are normalised in.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class MoCo(Baseline):
         queue: int = 65536,
         key_momentum: float = 0.999,
         temperature: float = 0.2,
+        key_splits: int = 1,
     ):
         super().__init__(encoder, MoCoProjectionHead(encoder.feature_dim, 2048, 128))
         self.key_encoder = copy.deepcopy(encoder)
@@ -84,19 +89,26 @@ class MoCo(Baseline):
         deactivate_requires_grad(self.key_encoder)
         deactivate_requires_grad(self.key_projection)
         self.criterion = NTXentLoss(temperature, (queue, 128), gather_distributed=True)
-        self.key_momentum = key_momentum
+        self.key_momentum, self.key_splits = key_momentum, key_splits
+
+    def before_step(self) -> None:
+        """Moves the key encoder."""
+        update_momentum(self.encoder, self.key_encoder, self.key_momentum)
+        update_momentum(self.projection, self.key_projection, self.key_momentum)
 
     def loss(self, query: Tensor, key: Tensor) -> Tensor:
         """Of two batches of strong views; the keys enter the queue after they are compared."""
         batch = len(query) * dist.world_size()
         if len(self.queue) % batch:
             raise ValueError(f"queue: {len(self.queue)} is no multiple of the batch of {batch}")
-        with torch.no_grad():
-            if self.training:
-                update_momentum(self.encoder, self.key_encoder, self.key_momentum)
-                update_momentum(self.projection, self.key_projection, self.key_momentum)
-            keys = self.key_projection(self.key_encoder(key))
-        return full(self.criterion, self.project(query), keys)
+        return full(self.criterion, self.project(query), self._keys(key))
+
+    @torch.no_grad()
+    def _keys(self, images: Tensor) -> Tensor:
+        shuffled = torch.randperm(len(images)) if self.key_splits > 1 else torch.arange(len(images))
+        groups = images[shuffled].chunk(self.key_splits)
+        keys = torch.cat([self.key_projection(self.key_encoder(group)) for group in groups])
+        return keys[shuffled.argsort()]
 
     @property
     def queue(self) -> Tensor:
@@ -167,6 +179,8 @@ class Method:
         published: Its settings as published.
         laptop: Where a run of minutes departs from them.
         needs: Settings that the baseline takes by name; ``classes``, the number of labels.
+        whole_batch: Whether images of a batch are compared with each other, so that it cannot be
+            taken in parts.
     """
 
     title: str
@@ -175,6 +189,7 @@ class Method:
     published: Mapping[str, Any]
     laptop: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    whole_batch: bool = False
 
 
 # Chen et al., "Improved baselines with momentum contrastive learning", 2020.
@@ -199,10 +214,10 @@ METHODS = {
         published={  # and its code
             "epochs": 200, "batch_size": 256, "optimizer": "sgd", "base_lr": 0.03,
             "weight_decay": 1e-4, "schedule": "cosine", "warmup_epochs": 0,
-            "temperature": 0.2, "queue": 65536, "key_momentum": 0.999,
+            "temperature": 0.2, "queue": 65536, "key_momentum": 0.999, "key_splits": 8,
         },
-        laptop={"queue": 256, "key_momentum": 0.99},
-        needs=("queue", "key_momentum", "temperature"),
+        laptop={"queue": 256, "key_momentum": 0.99, "key_splits": 1},
+        needs=("queue", "key_momentum", "temperature", "key_splits"),
     ),
     "simclr": Method(
         "SimCLR", SimCLR,
@@ -216,6 +231,7 @@ METHODS = {
         },
         laptop={"warmup_epochs": 0},
         needs=("temperature",),
+        whole_batch=True,
     ),
     "supervised": Method(
         "Supervised", Supervised,
@@ -252,30 +268,48 @@ def known(method: str) -> str:
     return method
 
 
-def run_name(method: str, eta: float, usual: float) -> str:
+def run_name(method: str, term: str = "", departures: Mapping[str, Any] | None = None) -> str:
     """Name of a training in files and figures.
 
     Args:
         method: The baseline.
-        eta: Weight of the SPD loss; 0 is the baseline alone.
-        usual: The preset's own eta, which is not spelt out.
+        term: A key of :data:`TERMS`; empty for the baseline alone.
+        departures: Settings in which it departs from the preset.
 
-    >>> run_name("moco", 0, usual=1), run_name("moco", 1, usual=1), run_name("moco", 0.5, usual=1)
-    ('moco', 'moco_spd', 'moco_spd_eta0.5')
+    >>> run_name("moco"), run_name("moco", "spd"), run_name("moco", "dense", {"eta": 0.5})
+    ('moco', 'moco_spd', 'moco_dense_eta0.5')
+    >>> run_name("moco", "spd", {"foreground": "image", "frozen_statistics": False})
+    'moco_spd_image_no_frozen_statistics'
     """
-    if not eta:
-        return method
-    return method + SPD_SUFFIX + ("" if eta == usual else f"{ETA}{eta:g}")
+    parts = [method, *([term] if term else [])]
+    for name, value in (departures or {}).items():
+        if isinstance(value, str):
+            parts.append(value)
+        elif isinstance(value, bool):
+            parts.append(name if value else f"no_{name}")
+        else:
+            parts.append(f"{name}{value:g}")
+    return "_".join(parts)
+
+
+def split_name(method: str) -> tuple[str, str, str]:
+    """Baseline, term and departures of a training's name; the last two may be empty.
+
+    >>> split_name("simsiam_spd_eta0.5"), split_name("imagenet")
+    (('simsiam', 'spd', 'eta0.5'), ('imagenet', '', ''))
+    """
+    found = re.fullmatch(rf"(.+?)_({'|'.join(TERMS)})(?:_(.+))?", method)
+    return (found[1], found[2], found[3] or "") if found else (method, "", "")
 
 
 def baseline_of(method: str) -> str | None:
-    """The baseline that an SPD training is compared with; None for what is none.
+    """The baseline that a training with SPD, or a control, is compared with; None for others.
 
-    >>> baseline_of("simsiam_spd_eta0.5"), baseline_of("simsiam_spd"), baseline_of("imagenet")
+    >>> baseline_of("simsiam_spd_eta0.5"), baseline_of("simsiam_placebo"), baseline_of("imagenet")
     ('simsiam', 'simsiam', None)
     """
-    base, spd, _ = method.partition(SPD_SUFFIX)
-    return base if spd else None
+    base, term, _ = split_name(method)
+    return base if term else None
 
 
 def method_name(method: str) -> str:
@@ -284,6 +318,7 @@ def method_name(method: str) -> str:
     >>> method_name("simsiam_spd"), method_name("simsiam_spd_eta0.5"), method_name("imagenet")
     ('SimSiam + SPD', 'SimSiam + SPD, η 0.5', 'ImageNet')
     """
-    base, spd, eta = method.partition(SPD_SUFFIX)
+    base, term, departures = split_name(method)
     name = METHODS[base].title if base in METHODS else UNTRAINED.get(base, base)
-    return name + (" + SPD" if spd else "") + eta.replace(ETA, ", η ")
+    name += f" + {TERMS[term]}" if term else ""
+    return name + (", " + departures.replace("eta", "η ").replace("_", " ") if departures else "")

@@ -1,8 +1,10 @@
 """SmoothBlend: a faint local change for the features to notice (Zou et al., ECCV 2022, app. C).
 
 A patch is cut from the image, its colours are jittered, and it is laid at a random place into
-an otherwise all-zero foreground ``u``. The mask ``alpha``, 1 on the patch and 0 elsewhere, is
-smoothed by a Gaussian, and the result is ``(1 - alpha) * x + alpha * u``.
+a foreground ``u``, which is zero around the patch unless asked for otherwise. The mask ``alpha``,
+1 on the patch and 0 elsewhere, is smoothed by a Gaussian, and the result is
+``(1 - alpha) * x + alpha * u``. As alpha reaches beyond the patch, a foreground of zeros leaves a
+dark rim around it.
 
 What to draw and how to apply it are two steps, so that a draw can be shown, kept and repeated:
 
@@ -14,14 +16,14 @@ What to draw and how to apply it are two steps, so that a draw can be shown, kep
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from spdlib.colour import Strength, draw_jitter, jitter, uniform
+from spdlib.colour import Strength, draw_jitter, jitter, no_jitter, uniform
 
 # Zou et al., appendix C.
 AREA = (0.0056, 0.01)  # of the patch, relative to the image
@@ -34,6 +36,8 @@ JITTER = (0.1, 0.1, 0.1, 0.1)
 # Li et al., CVPR 2021, section 2.2.
 CUTPASTE_AREA = (0.02, 0.15)
 CUTPASTE_ASPECT = (0.3, 3.3)
+
+Foreground = Literal["zero", "mean", "image", "context"]
 
 TRUNCATE = 4.0  # the Gaussian is cut off at this many standard deviations, as in scipy
 
@@ -70,6 +74,16 @@ class Draw:
         """The draws of some of the images."""
         tensors = (f.name for f in fields(self) if f.name != "size")
         return replace(self, **{name: getattr(self, name)[chosen] for name in tensors})
+
+    def grown(self, margin: int) -> "Draw":
+        """This draw with patches that are ``margin`` pixels larger on each side."""
+        return replace(
+            self,
+            height=self.height + 2 * margin,
+            width=self.width + 2 * margin,
+            source=self.source - margin,
+            target=self.target - margin,
+        )
 
     def centred_on(self, other: "Draw") -> "Draw":
         """This draw with its patches cut and pasted about the centres of another's.
@@ -113,6 +127,10 @@ class SmoothBlend(v2.Transform):
             hard.
         jitter: Largest change of the patch's brightness, contrast, saturation and hue.
         p: Probability that an image is changed.
+        foreground: The foreground around the patch: ``zero``, black, after our notes on the main
+            paper; ``mean``, the image's mean colour, much as if images were blended after they
+            are normalised; ``image``, the image itself, so that nothing changes around the patch;
+            ``context``, the patch's own surroundings, jittered like it.
 
     Images are (C, H, W) or (B, C, H, W), RGB or grey, floating point in [0, 1] or uint8, on
     any device. The result is like the input; pixels outside alpha's support (4 sigma around
@@ -137,6 +155,7 @@ class SmoothBlend(v2.Transform):
         sigma: float | None = None,
         jitter: Strength = JITTER,
         p: float = 1.0,
+        foreground: Foreground = "zero",
     ):
         super().__init__()
         _check_range("area", area, 0, 1)
@@ -147,6 +166,10 @@ class SmoothBlend(v2.Transform):
             raise ValueError(f"jitter: {jitter} is not four strengths from 0 (hue: to 0.5)")
         if not 0 <= p <= 1:
             raise ValueError(f"p: {p} is not a probability")
+        if foreground not in get_args(Foreground):
+            known = ", ".join(get_args(Foreground))
+            raise ValueError(f"foreground: {foreground!r} is not one of {known}")
+        self.foreground_kind = foreground
         self.area, self.aspect, self.sigma, self.jitter, self.p = area, aspect, sigma, jitter, p
 
     def forward(self, *inputs: Any, generator: torch.Generator | None = None) -> Any:
@@ -227,13 +250,13 @@ class SmoothBlend(v2.Transform):
         return shown * rows[:, None, :, None] * columns[:, None, None, :]
 
     def foreground(self, images: Tensor, draw: Draw) -> Tensor:
-        """The foregrounds ``u`` (B, C, H, W) of a draw, floats in [0, 1]: zero but for the patch.
+        """The foregrounds ``u`` (B, C, H, W) of a draw, floats in [0, 1].
 
-        For showing; :meth:`blend` does not need them whole.
+        For showing; where alpha is 0, what stands in ``u`` plays no part.
         """
         batch = self._as_batch(images)
-        patches = self._patches(batch, draw) / (255 if batch.dtype == torch.uint8 else 1)
-        return self._pasted(patches, draw)
+        scale = 255 if batch.dtype == torch.uint8 else 1
+        return self._whole_foreground(batch, draw) / scale
 
     def sigma_for(self, size: tuple[int, int]) -> float:
         """The mask's standard deviation in pixels for images of a size (height, width)."""
@@ -256,36 +279,63 @@ class SmoothBlend(v2.Transform):
     def _blend_windows(self, out: Tensor, batch: Tensor, draw: Draw) -> None:
         # On a CPU, a few small operations an image beat one large operation: nothing outside
         # alpha's support is touched, and most of the time goes into copying the images.
-        patches = self._patches(batch, draw)
+        patches, pasted = self._patches(batch, draw)
+        around = self._around(batch)
         rows, columns = self._profiles(draw)
         reach, (height, width) = self._reach(draw.size), draw.size
-        boxes = draw.target_boxes.tolist()
+        boxes, inner = draw.target_boxes.tolist(), pasted.target_boxes.tolist()
         for i in torch.nonzero(draw.blended).flatten().tolist():
             left, top, right, bottom = boxes[i]
             y0, y1 = max(0, top - reach), min(height, bottom + reach)
             x0, x1 = max(0, left - reach), min(width, right + reach)
             alpha = torch.outer(rows[i, y0:y1], columns[i, x0:x1])
             window = out[i, :, y0:y1, x0:x1]
-            blended = window.to(patches.dtype)
-            blended = torch.addcmul(blended, blended, alpha, value=-1)
-            inner = (slice(top - y0, bottom - y0), slice(left - x0, right - x0))
-            patch = patches[i, :, : bottom - top, : right - left]
-            blended[:, *inner].addcmul_(patch, alpha[inner])
+            image = window.to(patches.dtype)
+            u = image.clone() if around is None else around[i].expand_as(image).clone()
+            left, top, right, bottom = inner[i]
+            a, b, c, d = max(top, y0), min(bottom, y1), max(left, x0), min(right, x1)
+            patch = patches[i, :, a - top : b - top, c - left : d - left]
+            u[:, a - y0 : b - y0, c - x0 : d - x0] = patch
+            blended = torch.lerp(image, u, alpha.to(image))
             window.copy_(blended if out.is_floating_point() else blended.round_())
 
     def _blend_whole(self, out: Tensor, batch: Tensor, draw: Draw) -> None:
         # On an accelerator each operation costs its launch: a dozen of them for the batch.
-        u = self._pasted(self._patches(batch, draw), draw)
-        alpha = self.alpha(draw).to(batch.device)
-        blended = batch * (1 - alpha) + alpha * u
+        u = self._whole_foreground(batch, draw)
+        blended = torch.lerp(batch.to(u.dtype), u, self.alpha(draw).to(u))
         out.copy_(blended if out.is_floating_point() else blended.round_())
 
-    def _patches(self, batch: Tensor, draw: Draw) -> Tensor:
-        """The cut patches, jittered, padded to one size; in the range of the batch."""
-        dtype = torch.promote_types(batch.dtype, torch.float32)  # half precision is too coarse
-        limits = torch.tensor(draw.size) - 1
+    def _whole_foreground(self, batch: Tensor, draw: Draw) -> Tensor:
+        """The foregrounds (B, C, H, W), in the range of the batch."""
+        patches, pasted = self._patches(batch, draw)
+        around = self._around(batch)
         rows, columns = (
-            (draw.source[:, k, None] + torch.arange(int(extent.max()))).clamp_max(limits[k])
+            torch.arange(n) - pasted.target[:, k, None] for k, n in enumerate(draw.size)
+        )
+        inside = (
+            ((rows >= 0) & (rows < pasted.height[:, None]))[:, None, :, None]
+            & ((columns >= 0) & (columns < pasted.width[:, None]))[:, None, None, :]
+        ).to(patches.device)
+        last = (patches.shape[2] - 1, patches.shape[3] - 1)
+        spread = _gather(patches, rows.clamp(0, last[0]), columns.clamp(0, last[1]))
+        return torch.where(inside, spread, batch.to(spread) if around is None else around)
+
+    def _around(self, batch: Tensor) -> Tensor | None:
+        """The foreground's colour around each patch (B, C, 1, 1); None for the image itself."""
+        if self.foreground_kind == "image":
+            return None
+        dtype = torch.promote_types(batch.dtype, torch.float32)
+        if self.foreground_kind == "mean":
+            return batch.mean((2, 3), dtype=dtype, keepdim=True)
+        return batch.new_zeros((len(batch), batch.shape[1], 1, 1), dtype=dtype)
+
+    def _patches(self, batch: Tensor, draw: Draw) -> tuple[Tensor, Draw]:
+        """What is pasted, jittered, padded to one size, in the range of the batch; and where."""
+        if self.foreground_kind == "context":
+            draw = draw.grown(self._reach(draw.size))
+        dtype = torch.promote_types(batch.dtype, torch.float32)  # half precision is too coarse
+        rows, columns = (
+            (draw.source[:, k, None] + torch.arange(int(extent.max()))).clamp(0, draw.size[k] - 1)
             for k, extent in enumerate((draw.height, draw.width))
         )
         patches = _gather(batch, rows, columns).to(dtype)
@@ -295,18 +345,7 @@ class SmoothBlend(v2.Transform):
             & (torch.arange(patches.shape[3]) < draw.width[:, None])[:, None, None, :]
         ).to(patches)
         mean = (patches * inside).sum((2, 3)) / inside.sum((2, 3)) / scale
-        return jitter(patches / scale, draw.jitter, mean) * scale
-
-    def _pasted(self, patches: Tensor, draw: Draw) -> Tensor:
-        """The patches (B, C, h, w), each in its place in an image (B, C, H, W) of zeros."""
-        rows, columns = (torch.arange(n) - draw.target[:, k, None] for k, n in enumerate(draw.size))
-        inside = (
-            ((rows >= 0) & (rows < draw.height[:, None]))[:, None, :, None]
-            & ((columns >= 0) & (columns < draw.width[:, None]))[:, None, None, :]
-        ).to(patches.device)
-        last = (patches.shape[2] - 1, patches.shape[3] - 1)
-        spread = _gather(patches, rows.clamp(0, last[0]), columns.clamp(0, last[1]))
-        return torch.where(inside, spread, 0)
+        return jitter(patches / scale, draw.jitter, mean) * scale, draw
 
     def _reach(self, size: tuple[int, int]) -> int:
         return math.ceil(TRUNCATE * self.sigma_for(size))
@@ -350,6 +389,21 @@ class CutPaste(SmoothBlend):
         p: float = 1.0,
     ):
         super().__init__(area, aspect, sigma=0.0, jitter=jitter, p=p)
+
+
+class RimAlone(SmoothBlend):
+    """A control: SmoothBlend's dark rim around a box whose own pixels do not change.
+
+    The patch is pasted, without jitter, where it was cut. What is left is what a foreground of
+    zeros takes away around it.
+    """
+
+    def draw(
+        self, count: int, size: tuple[int, int], generator: torch.Generator | None = None
+    ) -> Draw:
+        """As SmoothBlend draws: boxes of the same size at the same places."""
+        draw = super().draw(count, size, generator)
+        return replace(draw, source=draw.target, jitter=no_jitter(count))
 
 
 def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

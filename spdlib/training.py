@@ -56,6 +56,11 @@ class Training:
         self.folder: Path | None = None
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
+    @property
+    def done(self) -> bool:
+        """Whether no step follows."""
+        return self.step == self.steps
+
     def order(self, start: int) -> Iterable[Tensor]:
         """The numbers of the images of each step, from a step on."""
         raise NotImplementedError
@@ -71,6 +76,9 @@ class Training:
     def about(self) -> dict[str, Any]:
         """What tells one training from another: a checkpoint fits only its own."""
         raise NotImplementedError
+
+    def before_step(self) -> None:
+        """Before each step, in every process; once, however many parts its batch is taken in."""
 
     def rate(self) -> float:
         """Share of the largest learning rate at this step."""
@@ -180,13 +188,13 @@ def fit(
             training.begin()
         for callback in listeners:
             callback.on_start(training)
-        while training.step < training.steps:
+        while not training.done:
             row = loop.take(batches)
             training.step += 1
             if first:
                 training.advance(row)
                 bar.update(size, f"loss {row['loss']:+.3f}")
-                if last and (training.step % every == 0 or training.step == training.steps):
+                if last and (training.step % every == 0 or training.done):
                     checkpoints.save(loop.checkpoint(), last)
             for callback in listeners:
                 callback.on_step(training)
@@ -258,6 +266,7 @@ class _Loop:
             share = self.training.rate() if group.get("scheduled") else 1.0
             group["lr"] = group["initial_lr"] * share
         self.optimizer.zero_grad()
+        self.training.before_step()
         found, names = [], ""
         for part in range(self.parts):
             batch = next(batches)

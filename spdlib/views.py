@@ -175,6 +175,7 @@ def spd_triplet(
     independent: bool = True,
     share: Share = WHOLE,
     alpha: bool = False,
+    aligned: bool = False,
 ) -> tuple[Tensor, ...]:
     """Anchor ``x``, positive ``W(x)`` and negative ``SmoothBlend(W'(x))`` (Zou et al., section 4).
 
@@ -189,14 +190,20 @@ def spd_triplet(
         independent: False makes the negative from the positive, W' = W. The paper does not say.
         share: Which part of a batch the images are.
         alpha: Whether to return where the negatives were blended, too.
+        aligned: Whether W' crops and flips as W does, so that the two can be compared cell by
+            cell. Colours and blur stay independent.
 
     Returns:
         Three batches (B, 3, size, size); with ``alpha`` the masks (B, 1, size, size) as well.
     """
-    positive = weak(images, generator, share)
-    negative = weak(images, generator, share) if independent else positive.clone()
-    size = tuple(negative.shape[-2:])
-    draw = share.cut(blend.draw(len(images) * share.of, size, generator))
+    count = len(images) * share.of
+    first = second = share.cut(weak.draw(count, images.shape[-2:], generator))
+    if independent:
+        second = share.cut(weak.draw(count, images.shape[-2:], generator))
+    if aligned:
+        second = replace(second, crop=first.crop, flip=first.flip)
+    positive, negative = (weak.apply_draw(images, draw) for draw in (first, second))
+    draw = share.cut(blend.draw(count, tuple(negative.shape[-2:]), generator))
     negative = blend.blend(negative, draw, inplace=True)
     triplet = plain_view(images, weak.size), positive, negative
     return (*triplet, blend.alpha(draw)) if alpha else triplet

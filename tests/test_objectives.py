@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch import nn
 
 from spdlib.encoders import load_encoder
 from spdlib.methods import MoCo, SimCLR, SimSiam, Supervised
-from spdlib.objectives import Objective, SpdCosine, SpdCrossEntropy, spd_loss
+from spdlib.objectives import Guard, Objective, SpdCosine, SpdCrossEntropy, SpdDense, spd_loss
 
 
 class Tiny(nn.Module):
@@ -152,6 +153,7 @@ def test_moco_is_a_naive_loop_over_steps(encoder, batches):
             expected.append(logits.logsumexp(0) - logits[0])
         expected = torch.stack(expected).mean()
         keys = keys[6:] + list(k)
+        ours.before_step()
         loss = ours.loss(query, key)
         torch.testing.assert_close(loss, expected)
         for optimizer, value in zip(optimizers, (loss, expected), strict=True):
@@ -172,6 +174,54 @@ def test_mocos_queue_survives_a_state_dict_and_must_fit_the_batch(encoder, batch
     assert again.criterion.memory_bank.bank_ptr == 6
     with pytest.raises(ValueError, match="queue: 10 is no multiple of the batch of 6"):
         MoCo(encoder, queue=10).loss(*batches[:2])
+
+
+def test_mocos_keys_are_normalised_in_groups_of_others(encoder, batches):
+    ours = MoCo(encoder, queue=12, key_splits=3)
+    torch.manual_seed(7)
+    keys = ours._keys(batches[0])
+    torch.manual_seed(7)
+    shuffled, expected = torch.randperm(6).tolist(), torch.empty(6, 128)
+    for group in (shuffled[:2], shuffled[2:4], shuffled[4:]):
+        expected[group] = ours.key_projection(ours.key_encoder(batches[0][group])).detach()
+    torch.testing.assert_close(keys, expected)
+
+
+@pytest.mark.parametrize("projection", [0, 5])
+def test_dense_spd_is_a_naive_loop_over_cells(projection):
+    torch.manual_seed(2)
+    encoder = load_encoder("resnet18")
+    dense = SpdDense(encoder, (2, 3), projection)
+    _, positive, negative, alpha = views = (
+        None, torch.rand(3, 3, 64, 64), torch.rand(3, 3, 64, 64), torch.rand(3, 1, 64, 64) ** 4
+    )  # fmt: skip
+    terms = dense(SimSiam(encoder), views)
+    expected = 0
+    for stage, project in zip((2, 3), dense.projections, strict=True):
+        p, n = (project(encoder.stages(x)[stage - 1]) for x in (positive, negative))
+        side, cell = p.shape[-1], 64 // p.shape[-1]
+        apart = together = weight = rest = 0
+        for i, y, x in np.ndindex(3, side, side):
+            place = slice(y * cell, (y + 1) * cell), slice(x * cell, (x + 1) * cell)
+            w = alpha[i, 0][place].mean()
+            cosine = F.cosine_similarity(p[i, :, y, x], n[i, :, y, x], dim=0)
+            apart, weight = apart + w * cosine, weight + w
+            together, rest = together + (1 - w) * cosine, rest + 1 - w
+        expected += (apart / weight - together / rest) / 2
+    torch.testing.assert_close(terms["spd"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_guard_is_the_relative_squared_change_and_none_at_the_start():
+    encoder = load_encoder("resnet18", None).train()
+    guard, images = Guard(encoder, (2, 3)), torch.rand(2, 3, 64, 64)
+    assert guard(encoder, images) == 0
+    with torch.no_grad():
+        for weight in encoder.parameters():
+            weight.add_(0.01)
+    before, now = guard.start.stages(images), copy.deepcopy(encoder).eval().stages(images)
+    changes = [((a - b) ** 2).sum() / (a**2).sum() for a, b in zip(before, now, strict=True)]
+    torch.testing.assert_close(guard(encoder, images), (changes[1] + changes[2]) / 2)
+    assert guard(encoder, images).requires_grad and encoder.training
 
 
 def test_supervised_is_cross_entropy_and_its_auxiliary_head_knows_who_is_blended(encoder, batches):

@@ -1,5 +1,6 @@
 """Pretraining: what it logs, writes and refuses; that a killed run ends as an uninterrupted one."""
 
+import copy
 import json
 import multiprocessing
 import os
@@ -17,10 +18,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from spdlib import paths
+from spdlib.architectures import HALF_NORM, IMAGENET_NORM
 from spdlib.datasets import elpv
 from spdlib.datasets.tree import tree
-from spdlib.encoders import HALF_NORM, IMAGENET_NORM, load_encoder, read_provenance
+from spdlib.encoders import load_encoder, read_provenance
 from spdlib.images import Images, decode
+from spdlib.methods import MoCo
 from spdlib.pretraining import (
     COLUMNS,
     Pretraining,
@@ -202,6 +205,86 @@ def test_accumulated_parts_see_the_views_of_the_whole_batch(monkeypatch):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
+def test_mocos_keys_follow_once_a_step_in_however_many_parts(monkeypatch):
+    moved = []
+    monkeypatch.setattr(MoCo, "before_step", lambda self: moved.append(1))
+    for parts in (1, 2):
+        s = small("moco", eta=0, epochs=1)
+        pretrain(starting_encoder(s), noise(), s, accumulate_grad_batches=parts)
+    assert len(moved) == 2 * (13 // 4)
+
+
+def test_a_placebo_moves_running_statistics_only_and_frozen_ones_not_at_all():
+    trained = {}
+    for name, changes in {
+        "baseline": {"eta": 0},
+        "placebo": {"spd": "placebo"},
+        "still": {"spd": "placebo", "frozen_statistics": True},
+    }.items():
+        s = small("simsiam", **{"eta": 0.5} | changes)
+        encoder = starting_encoder(s)
+        pretrain(encoder, noise(), s)
+        trained[name] = encoder.state_dict()
+    for name, expected in trained["baseline"].items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        assert torch.equal(trained["still"][name], expected)
+        same = torch.equal(trained["placebo"][name], expected)
+        assert same == ("running" not in name)
+
+
+def test_frozen_batchnorm_keeps_the_statistics_it_starts_with():
+    s = small("simsiam", frozen_batchnorm=True)
+    encoder, before = starting_encoder(s), starting_encoder(s).state_dict()
+    pretrain(encoder, noise(), s, noise(5, seed=1))
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, before[name]) == ("running" in name or "tracked" in name)
+
+
+def test_a_guard_holds_the_stages_where_they_start():
+    moved = []
+    for guard in (0.0, 10.0):
+        s = small("simsiam", guard=guard, frozen_batchnorm=True, weights="imagenet")
+        encoder, start = starting_encoder(s), starting_encoder(s)
+        images = noise(8, 32).float() / 255
+        pretrain(encoder, noise(), s)
+        with torch.no_grad():
+            pairs = zip(encoder.stages(images), start.stages(images), strict=True)
+            moved.append([float((a - b).square().mean() / b.square().mean()) for a, b in pairs])
+    assert all(held < 0.5 * free for free, held in list(zip(*moved, strict=True))[1:]), moved
+
+
+class Epoch(Callback):
+    """Keeps the encoder as it is after the first epoch of three steps."""
+
+    def __init__(self):
+        self.kept = []
+
+    def on_step(self, training):
+        if training.step == 3:
+            self.kept.append(copy.deepcopy(training.objective.baseline.encoder))
+
+
+def test_patience_ends_a_training_and_keeps_the_best_encoder(tmp_path, monkeypatch):
+    scores = iter([0.5, 0.9, 0.7, 0.8, 0.6])
+    watch = Pretraining._watch
+    monkeypatch.setattr(
+        Pretraining, "_watch", lambda self: watch(self) | {"spot_auroc": next(scores)}
+    )
+    s = small("simsiam", epochs=9, patience=2)
+    stopped = starting_encoder(s)
+    first = Epoch()
+    options = {"folder": tmp_path, "callbacks": [first]}
+    history = pretrain(stopped, noise(), s, noise(5, seed=1), **options)
+    assert history.epoch.iloc[-1] == 3 and history.spot_auroc.max() == 0.9
+    again = starting_encoder(s)  # taken up, it has nothing left to do
+    pd.testing.assert_frame_equal(
+        pretrain(again, noise(), s, noise(5, seed=1), folder=tmp_path), history
+    )
+    assert torch.equal(weights(stopped), weights(first.kept[0]))
+    assert torch.equal(weights(again), weights(stopped))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "plain", "norm"),
@@ -296,7 +379,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match="max_epochs: decided by the settings"):
         pretrain(encoder, images, small(), max_epochs=3)
     with pytest.raises(ValueError, match=r"batch_size: 4 cannot be shared equally .* 3 parts"):
-        pretrain(encoder, images, small(), accumulate_grad_batches=3)
+        pretrain(encoder, images, small("simsiam"), accumulate_grad_batches=3)
+    with pytest.raises(ValueError, match="accumulate: simclr compares the images of a batch"):
+        pretrain(encoder, images, small(), accumulate_grad_batches=2)
+    with pytest.raises(ValueError, match="patience: needs held-out images to watch"):
+        pretrain(encoder, images, small(patience=1))
     with pytest.raises(ValueError, match="held_out: one image; at least two are needed"):
         pretrain(encoder, images, small(), held_out=images[:1])
     (tmp_path / "file").write_text("")

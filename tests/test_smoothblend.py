@@ -8,7 +8,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from spdlib.smoothblend import SIGMA_AT_224, CutPaste, Draw, SmoothBlend
+from spdlib.smoothblend import SIGMA_AT_224, CutPaste, Draw, RimAlone, SmoothBlend
 
 
 def generator(seed=0):
@@ -232,7 +232,52 @@ def test_other_settings_about_the_same_places():
             assert settings.get("area") == (1.0, 1.0) or free.sum() > 100
 
 
-@pytest.mark.parametrize("blend", [SmoothBlend(p=0.7), CutPaste()])
+def test_foregrounds_are_what_they_are_called(images):
+    plain, reach = {"jitter": (0, 0, 0, 0), "sigma": 3.0}, 12
+    draw = SmoothBlend(**plain).draw(200, (96, 128), generator(4))
+    batch = images[torch.arange(200) % 6]
+    alpha = SmoothBlend(**plain).alpha(draw)
+    for kind in ("zero", "mean", "image", "context"):
+        u = {
+            "zero": torch.zeros_like(batch),
+            "mean": batch.mean((2, 3), keepdim=True).expand_as(batch).clone(),
+            "image": batch.clone(),
+            "context": torch.zeros_like(batch),
+        }[kind]
+        boxes = zip(draw.source_boxes.tolist(), draw.target_boxes.tolist(), strict=True)
+        for i, ((a, b, c, d), (e, f, _, _)) in enumerate(boxes):
+            more = reach if kind == "context" else 0
+            for y, x in np.ndindex(d - b + 2 * more, c - a + 2 * more):
+                row, column = f + y - more, e + x - more
+                if 0 <= row < 96 and 0 <= column < 128:  # beyond the image its border goes on
+                    source = min(max(b + y - more, 0), 95), min(max(a + x - more, 0), 127)
+                    u[i, :, row, column] = batch[i, :, *source]
+        blend = SmoothBlend(**plain, foreground=kind)
+        expected = (1 - alpha) * batch + alpha * u
+        torch.testing.assert_close(blend.blend(batch, draw), expected)
+        torch.testing.assert_close(
+            torch.where(alpha > 0, blend.foreground(batch, draw), 0), torch.where(alpha > 0, u, 0)
+        )
+
+
+def test_the_rim_alone_is_smoothblend_outside_the_box_and_nothing_inside(images):
+    draws = {kind: kind().draw(6, (96, 128), generator(3)) for kind in (SmoothBlend, RimAlone)}
+    assert torch.equal(draws[RimAlone].target_boxes, draws[SmoothBlend].target_boxes)
+    whole, rim = (kind().blend(images, draw) for kind, draw in draws.items())
+    for i, (left, top, right, bottom) in enumerate(draws[RimAlone].target_boxes.tolist()):
+        inside = torch.zeros(96, 128, dtype=torch.bool)
+        inside[top:bottom, left:right] = True
+        torch.testing.assert_close(rim[i][:, inside], images[i][:, inside])
+        torch.testing.assert_close(rim[i][:, ~inside], whole[i][:, ~inside])
+
+
+@pytest.mark.parametrize(
+    "blend",
+    [
+        SmoothBlend(p=0.7), CutPaste(), SmoothBlend(foreground="mean"),
+        SmoothBlend(foreground="image"), SmoothBlend(foreground="context"),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
 def test_the_accelerators_way_gives_the_same(images, blend, dtype):
     # Whole images at once, as on a GPU, against window by window, as on a CPU.

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from spdlib.methods import METHODS, known, run_name
+from spdlib.methods import METHODS, known, run_name, split_name
 from spdlib.settings import EncoderName, ImageSize, explain
+from spdlib.smoothblend import Foreground
 
 MethodName = Annotated[str, AfterValidator(known)]
 Preset = Literal["laptop", "paper"]
@@ -20,6 +21,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 # Zou et al., ECCV 2022: the method's own settings and the network of most of its tables.
 PAPER = {"encoder": "resnet50", "weights": "random", "size": 224, "eta": 0.1}
+
+# A departure from the baselines' pipelines, which crop images of their own size and shape.
+SQUASHED = "images, made square first"
 
 LAPTOP = {
     "encoder": "efficientnet_lite0", "weights": "imagenet", "size": 96, "eta": 1.0,
@@ -52,11 +56,15 @@ class Settings(BaseModel):
     temperature: Positive | None = Field(None, description="of the contrastive loss")
     queue: int | None = Field(None, gt=0, description="negative keys kept; multiple of the batch")
     key_momentum: Share | None = Field(None, description="share that MoCo's key encoder keeps")
+    key_splits: int | None = Field(None, gt=0, description="groups that MoCo normalises keys in")
     stop_gradient: bool = Field(True, description="SimSiam's; False makes it collapse")
-    spd: Literal["cosine", "cross_entropy"] = Field(
-        "cosine", description="cosines of projections, or an auxiliary head on the features"
+    spd: Literal["cosine", "cross_entropy", "dense", "placebo"] = Field(
+        "cosine",
+        description="cosines of projections; an auxiliary head on the features; cosines of the "
+        "stages' cells; or cosine's passes without its gradient, a control",
     )
     blend: Literal["smoothblend", "cutpaste"] = Field("smoothblend", description="what perturbs")
+    foreground: Foreground = Field("zero", description="what SmoothBlend has around its patch")
     patch_jitter: float = Field(
         0.1, ge=0, le=0.5, description="strength of the patch's brightness ... hue jitter"
     )
@@ -66,6 +74,20 @@ class Settings(BaseModel):
     fixed_anchor: bool = Field(False, description="no gradient of the SPD loss at the anchor")
     joint_triplet: bool = Field(
         True, description="one batch of anchor, positive and negative, or one of each"
+    )
+    frozen_statistics: bool = Field(
+        True, description="SPD's passes leave batch normalisation's running statistics alone"
+    )
+    stages: list[Annotated[int, Field(ge=1, le=4)]] = Field(
+        [2, 3], min_length=1, description="of the encoder, for dense SPD and for the guard"
+    )
+    projection: int = Field(0, ge=0, description="channels of dense SPD's projection; 0: none")
+    guard: float = Field(0, ge=0, description="weight of a pull of the stages to where they start")
+    frozen_batchnorm: bool = Field(
+        False, description="the encoder normalises by the running statistics that it starts with"
+    )
+    patience: int = Field(
+        0, ge=0, description="epochs without a better held-out score before it stops; 0: never"
     )
     seed: int = Field(0, ge=0, description="of heads, views, blends and the order of images")
 
@@ -77,12 +99,18 @@ class Settings(BaseModel):
                 raise ValueError(f"{name}: {self.method} needs it")
         if "queue" in needs and self.queue % self.batch_size:
             raise ValueError(f"queue: {self.queue} is no multiple of batch_size {self.batch_size}")
+        if self.spd == "dense" and not self.independent_views:
+            raise ValueError("independent_views: dense SPD needs views of independent colours")
         return self
 
     @property
     def name(self) -> str:
         """The method as files and figures name it, by :func:`spdlib.methods.run_name`."""
-        return run_name(self.method, self.eta, preset_values(self.method, self.preset)["eta"])
+        usual = settings(self.method, self.preset, spd=self.spd if self.spd in TERM_OF else None)
+        names = [name for name in NAMED if getattr(self, name) != getattr(usual, name)]
+        departures = {name: getattr(self, name) for name in names if self.eta or name in GUARDS}
+        term = TERM_OF.get(self.spd, "spd") if self.eta else ""
+        return run_name(self.method, term, departures)
 
     @property
     def learning_rate(self) -> float:
@@ -113,13 +141,25 @@ class Settings(BaseModel):
         return 0.5 * (1 + math.cos(math.pi * done))
 
 
-# What Zou et al. leave open, each a setting with a default.
-OPEN_QUESTIONS = (
-    "patch_jitter",
-    "independent_views",
-    "fixed_anchor",
-    "joint_triplet",
-)
+# Settings that are part of a training's name where they depart from its preset.
+GUARDS = ("guard", "frozen_batchnorm")
+NAMED = ("eta", "spd", "blend", "foreground", "frozen_statistics", *GUARDS)
+TERM_OF = {"dense": "dense", "placebo": "placebo"}
+
+# What our sources do not settle, each a setting with a default; and who says what. The sources
+# are appendix C of Zou et al. and our notes on their main paper.
+OPEN_QUESTIONS = {
+    "foreground": "zero: our notes on the main paper; appendix C has sizes and sigma, no formula",
+    "patch_jitter": "that there is jitter: appendix C; the strength: ours, after CutPaste",
+    "independent_views": "ours: so that a global change gives nothing away",
+    "fixed_anchor": "ours: the loss as written has a gradient there",
+    "joint_triplet": "ours: so that one set of statistics normalises all three",
+    "frozen_statistics": "ours: so that with and without SPD differ by a gradient only",
+    "key_splits": "MoCo's: 8 GPUs shuffle, each normalises its own keys; in one group: a departure",
+    "guard": "ours, not in the paper",
+    "frozen_batchnorm": "ours, not in the paper",
+    "patience": "ours, not in the paper",
+}
 
 
 def settings(method: str, preset: str = "laptop", **changes: Any) -> Settings:
@@ -137,12 +177,31 @@ def settings(method: str, preset: str = "laptop", **changes: Any) -> Settings:
     65536
     """
     values = {"method": method, "preset": preset} | preset_values(method, preset)
-    values |= {name: value for name, value in changes.items() if value is not None}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if changes.get("spd") == "placebo":  # its passes are what it is for
+        values["frozen_statistics"] = False
+    values |= changes
     try:
         return Settings.model_validate(values, strict=False)  # a command line gives text
     except ValidationError as error:
         message = explain(error, Settings)
     raise ValueError("the settings do not fit:\n  " + message)
+
+
+def named(name: str, preset: str = "laptop", **changes: Any) -> Settings:
+    """Settings of a training by its name, such as ``moco``, ``moco_spd`` or ``moco_placebo``.
+
+    Args:
+        name: A baseline, alone or with a key of :data:`spdlib.methods.TERMS`.
+        preset: As for :func:`settings`.
+        **changes: Likewise.
+
+    >>> named("simsiam").eta, named("simsiam_dense").spd, named("simsiam_spd").name
+    (0.0, 'dense', 'simsiam_spd')
+    """
+    base, term, _ = split_name(name)
+    changes |= {"spd": TERM_OF[term]} if term in TERM_OF else {} if term else {"eta": 0}
+    return settings(base, preset, **changes)
 
 
 def preset_values(method: str, preset: str) -> dict[str, Any]:
@@ -158,8 +217,12 @@ def preset_values(method: str, preset: str) -> dict[str, Any]:
 
 def table() -> pd.DataFrame:
     """Published settings by method; after an arrow, where the laptop preset departs from them."""
-    presets = {m: (preset_values(m, "paper"), preset_values(m, "laptop")) for m in METHODS}
-    names = [n for n in Settings.model_fields if any(n in paper for paper, _ in presets.values())]
+    presets = {
+        m: tuple(preset_values(m, p) | {SQUASHED: _source(m, p)} for p in ("paper", "laptop"))
+        for m in METHODS
+    }
+    known = [*Settings.model_fields, SQUASHED]
+    names = [n for n in known if any(n in paper for paper, _ in presets.values())]
 
     def cell(name: str, paper: dict[str, Any], laptop: dict[str, Any]) -> str:
         if name not in paper:
@@ -170,12 +233,17 @@ def table() -> pd.DataFrame:
     return pd.DataFrame({m: {n: cell(n, *both) for n in names} for m, both in presets.items()})
 
 
+def _source(method: str, preset: str) -> int:
+    return settings(method, preset).source_size
+
+
 def open_questions() -> pd.DataFrame:
-    """What the paper leaves open: setting, default and meaning."""
+    """What our sources leave open: setting, default, meaning, and who says what."""
     fields = {name: Settings.model_fields[name] for name in OPEN_QUESTIONS}
     return pd.DataFrame(
         {
             "default": {name: str(field.default) for name, field in fields.items()},
             "what it decides": {name: field.description for name, field in fields.items()},
+            "who says what": OPEN_QUESTIONS,
         }
     )

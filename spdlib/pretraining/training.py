@@ -26,7 +26,7 @@ from spdlib.distributed import Process
 from spdlib.encoders import Encoder, load_encoder, save_encoder
 from spdlib.images import Images
 from spdlib.methods import METHODS, StrongView
-from spdlib.objectives import Objective, SpdCosine, SpdCrossEntropy
+from spdlib.objectives import Objective, SpdCosine, SpdCrossEntropy, SpdDense, SpdPlacebo
 from spdlib.paths import dataset_name, need_room, replacing
 from spdlib.pretraining.monitors import collapse, spot_the_difference, spread
 from spdlib.pretraining.presets import Settings
@@ -34,7 +34,7 @@ from spdlib.smoothblend import CutPaste, SmoothBlend
 from spdlib.training import Training, fit, generator, seed_of
 from spdlib.views import WHOLE, Share, WeakView, spd_triplet
 
-TERMS = ("loss", "baseline", "spd", "cos_positive", "cos_negative", "spd_accuracy")
+TERMS = ("loss", "baseline", "spd", "cos_positive", "cos_negative", "spd_accuracy", "guard")
 WATCHED = (
     "std", "effective_rank", "std_projected", "effective_rank_projected",
     "spot_auroc", "spot_aupr", "spot_projected",
@@ -55,8 +55,10 @@ class Views:
         self.settings = settings
         self.strong = StrongView(settings.method, settings.size)
         self.weak = WeakView(settings.size)
-        blend = SmoothBlend if settings.blend == "smoothblend" else CutPaste
-        self.blend = blend(jitter=(settings.patch_jitter,) * 4)
+        strength = (settings.patch_jitter,) * 4
+        self.blend: SmoothBlend = CutPaste(jitter=strength)
+        if settings.blend == "smoothblend":
+            self.blend = SmoothBlend(jitter=strength, foreground=settings.foreground)
 
     @torch.no_grad()
     def __call__(
@@ -76,8 +78,11 @@ class Views:
             strong = tuple(self.strong(images, generator, share) for _ in range(count))
             if not self.settings.eta:
                 return strong, None
-            independent = self.settings.independent_views
-            return strong, spd_triplet(images, self.weak, self.blend, generator, independent, share)
+            dense = self.settings.spd == "dense"
+            return strong, spd_triplet(
+                images, self.weak, self.blend, generator, self.settings.independent_views, share,
+                alpha=dense, aligned=dense,
+            )  # fmt: skip
 
 
 def objective(encoder: Encoder, settings: Settings, classes: int = 0) -> Objective:
@@ -88,13 +93,18 @@ def objective(encoder: Encoder, settings: Settings, classes: int = 0) -> Objecti
         settings: Method, eta, and what they need.
         classes: How many the supervised method tells apart.
     """
-    method, values = METHODS[settings.method], settings.model_dump() | {"classes": classes}
+    s, method = settings, METHODS[settings.method]
+    values = s.model_dump() | {"classes": classes}
     baseline = method.baseline(encoder, **{name: values[name] for name in method.needs})
-    if settings.spd == "cosine":
-        spd: nn.Module = SpdCosine(settings.fixed_anchor, settings.joint_triplet)
+    spd: nn.Module
+    if s.spd == "dense":
+        spd = SpdDense(encoder, s.stages, s.projection)
+    elif s.spd == "cross_entropy":
+        spd = SpdCrossEntropy(encoder.feature_dim, s.joint_triplet)
     else:
-        spd = SpdCrossEntropy(encoder.feature_dim, settings.joint_triplet)
-    return Objective(baseline, spd, settings.eta)
+        kind = SpdCosine if s.spd == "cosine" else SpdPlacebo
+        spd = kind(s.fixed_anchor, s.joint_triplet)
+    return Objective(baseline, spd, s.eta, s.frozen_statistics, s.guard, s.stages)
 
 
 class Pretraining(Training):
@@ -132,6 +142,7 @@ class Pretraining(Training):
         super().__init__(self.objective, images, steps, settings.batch_size, settings.seed)
         self.settings, self.held_out, self.folder, self.skip = settings, held_out, folder, skip
         self.views, self.said = Views(settings), None
+        self.best: dict[str, Any] = {"score": -1.0, "step": 0, "encoder": {}}
         self.skipped: set[int] = set()
 
     def order(self, start: int) -> Iterator[Tensor]:
@@ -175,6 +186,16 @@ class Pretraining(Training):
             strong = *strong, self.labels[batch["numbers"]].to(self.device)
         return self.objective(strong, triplet)
 
+    @property
+    def done(self) -> bool:
+        """Whether no step follows, be it that patience is lost."""
+        waited = self.step - self.best["step"]
+        return super().done or 0 < self.settings.patience * self.steps_an_epoch <= waited
+
+    def before_step(self) -> None:
+        """What the baseline does once a step."""
+        self.objective.baseline.before_step()
+
     def names(self, batch: dict[str, Tensor]) -> str:
         """Epoch, batch and first images."""
         first = ", ".join(self.data.path(number) for number in batch["numbers"][:3].tolist())
@@ -187,13 +208,16 @@ class Pretraining(Training):
             with replacing(self.folder / LOG) as temporary:
                 pd.DataFrame(self.rows, columns=list(COLUMNS)).to_csv(temporary, index=False)
         if self.held_out is not None and not self.step and not self.rows:
-            self._log({"step": 0, "epoch": 0} | self._watch())
+            seen = self._watch()
+            self._compare(seen["spot_auroc"])
+            self._log({"step": 0, "epoch": 0} | seen)
 
     def advance(self, row: dict[str, float]) -> None:
         """Logs a step, and watches after each epoch."""
         row["epoch"] = (self.step - 1) // self.steps_an_epoch + 1
         if self.held_out is not None and self.step % self.steps_an_epoch == 0:
             row |= self._watch()
+            self._compare(row["spot_auroc"])
         self._log(row)
 
     def about(self) -> dict[str, Any]:
@@ -212,22 +236,33 @@ class Pretraining(Training):
         return self.data.digest()
 
     def state(self) -> dict[str, Any]:
-        """The images that were skipped; rows are in the log."""
-        return {"skipped": sorted(self.skipped)}
+        """The images that were skipped, and the best encoder so far; rows are in the log."""
+        return {"skipped": sorted(self.skipped), "best": self.best}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up the rows of the log, up to the checkpoint's step."""
-        self.skipped = set(state["skipped"])
+        self.skipped, self.best = set(state["skipped"]), state["best"]
         if (log := self.folder / LOG).is_file():
             rows = pd.read_csv(log, on_bad_lines="skip")
             self.rows = rows[rows.step <= self.step].to_dict("records")
 
     def end(self, process: Process) -> None:
-        """Gathers what all processes have skipped."""
+        """Gathers what all processes have skipped; takes the best encoder, where one is kept."""
+        if self.best["encoder"]:
+            self.objective.baseline.encoder.load_state_dict(self.best["encoder"])
         if process.world > 1:
             everyones: list[set[int]] = [set()] * process.world
             distributed.all_gather_object(everyones, self.skipped)
             self.skipped = set().union(*everyones)
+
+    def _compare(self, score: float) -> None:
+        """Keeps the encoder if its score is the best so far."""
+        if not self.settings.patience:
+            return
+        if score > self.best["score"]:
+            weights = self.objective.baseline.encoder.state_dict()
+            kept = {name: x.detach().cpu().clone() for name, x in weights.items()}
+            self.best = {"score": score, "step": self.step, "encoder": kept}
 
     def _watch(self) -> dict[str, float]:
         """Looks at the held-out images, as the network is now."""
@@ -336,6 +371,7 @@ def pretrain(
         OSError: The folder cannot be written, or its disk has too little room.
         FloatingPointError: A term of the loss is not finite; names it, the step and the batch.
     """
+    processes = options.get("devices", 1) * options.get("num_nodes", 1)
     known = signature(fit).parameters.keys() - {"training", "bar"}
     if unknown := options.keys() - known:
         raise ValueError(f"{', '.join(sorted(unknown))}: decided by the settings, or not known")
@@ -348,6 +384,13 @@ def pretrain(
         )
     if held_out is not None and len(held_out) < 2:
         raise ValueError("held_out: one image; at least two are needed, or None for no watch")
+    if settings.patience and (held_out is None or processes > 1):
+        raise ValueError("patience: needs held-out images to watch, and one process")
+    if METHODS[settings.method].whole_batch and options.get("accumulate_grad_batches", 1) > 1:
+        raise ValueError(
+            f"accumulate: {settings.method} compares the images of a batch with each other, a part "
+            "of it would have fewer negatives; take a smaller batch_size, or more processes"
+        )
     if "classes" in METHODS[settings.method].needs and classes.max() < 1:
         raise ValueError(
             f"labels: {settings.method} pretraining needs at least two classes (a table's "
@@ -361,10 +404,12 @@ def pretrain(
             stacklevel=2,
         )
     started_from = dict(encoder.provenance)
+    encoder.frozen_batchnorm = settings.frozen_batchnorm
+    encoder.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(settings.seed, 2))  # heads are drawn from the global state
         training = Pretraining(
-            encoder.train(), settings, samples, classes, held_out, folder and Path(folder), skip
+            encoder, settings, samples, classes, held_out, folder and Path(folder), skip
         )
     if folder:
         needed = _checkpoint_bytes(training.objective) * 2  # the one before stays until the next
@@ -373,6 +418,7 @@ def pretrain(
         fit(training, text or settings.name, **options)
     finally:
         encoder.cpu().eval()
+        encoder.frozen_batchnorm = False
     history = pd.DataFrame(training.rows, columns=list(COLUMNS))
     history.attrs["collapse"] = training.said
     encoder.provenance = {
