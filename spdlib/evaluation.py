@@ -168,7 +168,7 @@ def _check_enough(name: str, normal: pd.DataFrame, alone: bool) -> None:
 
 @dataclass
 class Evaluation:
-    """What the detector says of every test sample, by encoder.
+    """A detector's maps and scores of every test sample, by encoder.
 
     Attributes:
         table: The test samples, rows numbered from 0.
@@ -396,7 +396,7 @@ def measure(
     """All metrics of all categories, tasks and methods, in the shape of ``spdlib.results``.
 
     Args:
-        found: What there is to measure.
+        found: Maps and scores to measure.
         dataset: Its name or folder.
         architecture: The encoders'.
         repeats: Resamplings of the bootstrap over images.
@@ -479,8 +479,8 @@ def differences(
     """Gain of + SPD over its baseline, on the same resampled images.
 
     Args:
-        found: What there is to compare.
-        repeats: How often images are drawn with replacement.
+        found: Maps and scores to compare.
+        repeats: Number of draws of the images with replacement.
         seed: Seed of the draws.
         defects: One of :data:`KINDS`; by default what each task is measured on.
         tasks: Which of :data:`TASKS`.
@@ -551,14 +551,14 @@ def thresholds(found: Evaluation, share: float = FALSE_ALARMS) -> pd.DataFrame:
 
 
 def recall_by_area(found: Evaluation, groups: int = 4) -> pd.DataFrame:
-    """How many defects are found, from small to large ones.
+    """Share of the defects that is found, from small to large ones.
 
     A defect counts as found if its map reaches the threshold somewhere inside the mask; the
     threshold flags 5 % of the category's held-out images, see :meth:`Evaluation.alarm`.
 
     Args:
         found: Maps and masks; categories are taken together.
-        groups: Of like number of defects.
+        groups: Number of groups, of as many defects each.
 
     Returns:
         One row a method and group: ``area`` (median share of the image), ``smallest``,
@@ -639,5 +639,5 @@ def cases(found: Evaluation, category: str, method: str, count: int = 3) -> dict
 
 
 def provenance(encoders: Mapping[str, Encoder]) -> dict[str, dict[str, Any]]:
-    """How each encoder's weights were made, for a file of results."""
+    """Origin of each encoder's weights, for a file of results."""
     return {method: copy.deepcopy(encoder.provenance) for method, encoder in encoders.items()}
