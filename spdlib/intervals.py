@@ -16,7 +16,7 @@ def half_width(std: Any, count: ArrayLike, level: float = LEVEL) -> NDArray:
 
     Args:
         std: Standard deviation of the sample, with ``count - 1`` degrees of freedom.
-        count: How many values there are.
+        count: Number of values.
         level: Coverage, e.g. 0.95.
 
     >>> round(float(half_width(2.0, 4)), 3)
@@ -60,8 +60,21 @@ def of_share(hits: int, count: int, level: float = LEVEL) -> tuple[float, float]
     return float(found.low), float(found.high)
 
 
+def holm(p: ArrayLike) -> NDArray[np.float64]:
+    """P values of a family of tests, adjusted as Holm does (1979): below 0.05 they hold at 5 %.
+
+    >>> holm([0.01, 0.04, 0.02]).tolist()
+    [0.03, 0.04, 0.04]
+    """
+    p = np.asarray(p, float)
+    order = np.argsort(p)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted
+
+
 def draws(count: int, repeats: int = 1000, seed: int = 0) -> NDArray[np.int64]:
-    """How often each of ``count`` images is drawn, with replacement: (repeats, count).
+    """Number of times that each of ``count`` images is drawn, with replacement: (repeats, count).
 
     The same seed draws the same images, so differences of two detectors on them are paired.
     """

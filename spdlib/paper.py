@@ -59,7 +59,7 @@ def table(number: int, show: str = "value") -> pd.DataFrame:
 
     Args:
         number: 7 to 14.
-        show: What stands in it: ``"value"`` (numbers, to compute with), ``"text"`` (with
+        show: Content of its cells: ``"value"`` (numbers, to compute with), ``"text"`` (with
             marks, to read), ``"status"``, ``"suspect"`` or ``"scanned"``.
 
     Returns:
@@ -118,7 +118,7 @@ def column_means() -> pd.DataFrame:
 
 
 def gains(number: int | None = None) -> pd.DataFrame:
-    """What + SPD adds to its baseline, subset by subset.
+    """Gains of + SPD over its baseline, subset by subset.
 
     Returns:
         Columns ``table``, ``protocol``, ``task``, ``group``, ``subset``, ``metric``,
@@ -145,7 +145,7 @@ def gains(number: int | None = None) -> pd.DataFrame:
 def sign_counts(
     gains: pd.DataFrame, by: Sequence[str] = ("table", "protocol", "task", "baseline", "metric")
 ) -> pd.DataFrame:
-    """How often a gain is positive, negative or nil, and its mean.
+    """Numbers of positive, negative and nil gains, and their mean.
 
     Args:
         gains: As :func:`gains` returns them.

@@ -14,12 +14,12 @@ AT_ONCE = 32  # images; more only need more memory
 
 
 class Changes(NamedTuple):
-    """What many draws changed, in levels of 255, counting of each pixel the largest channel.
+    """Changes by many draws, in levels of 255, counting of each pixel the largest channel.
 
     Attributes:
         draws: One row a draw: ``image``, its number; ``inside`` and ``around``, the largest
             change in the pasted box and outside it.
-        pixels: How many pixels an image change by 0, 1, ... 255 levels, on average (2, 256):
+        pixels: Number of pixels an image that change by 0, 1, ... 255 levels, on average (2, 256):
             in the pasted box, and outside it.
     """
 
