@@ -124,10 +124,12 @@ class TwoClassTraining(ImageParameters):
     architecture: EncoderName
     shots: Annotated[list[Count], Field(min_length=1)]
     draws: Annotated[int, Field(ge=2)]
-    most_images: Count | None
+    most_images: Annotated[int, Field(ge=2)] | None
     normal_images: Annotated[int, Field(ge=2)]
+    feature_size: ImageSize
     size: ImageSize | None
     crop: bool | None
+    freeze: bool | None
     iterations: Count | None
     repeats: Annotated[int, Field(ge=10)]
 
