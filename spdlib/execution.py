@@ -279,11 +279,11 @@ def errors(nb: NotebookNode) -> list[str]:
 def clean(nb: NotebookNode) -> NotebookNode:
     """Removes, in place, what a reader of the file cannot use: widget and papermill metadata.
 
-    A widget's view is of no use without its kernel; its text stays in its place.
+    A widget's view is of no use without its kernel; its text stays in its place. What the kernel
+    says of its language stays whole: JupyterLab would add it as soon as the notebook is opened.
     """
     kept = {"kernelspec", "language_info", "spdlib"}
     nb.metadata = NotebookNode({k: v for k, v in nb.metadata.items() if k in kept})
-    nb.metadata["language_info"] = {"name": "python"}
     nb.metadata["spdlib"] = {"code_sha256": digest(nb)}
     for cell in nb.cells:
         tags = cell.metadata.get("tags", [])
