@@ -47,7 +47,7 @@ def find(names: list[str] | None = None) -> list[Path]:
             places = [folder / name for folder in (Path.cwd(), paths.root(), home)]
             found = [path for path in places if path.is_file()][:1]
         if not found:
-            there = ", ".join(one.stem for one in known)
+            there = ", ".join(one.stem for one in known) or "none here: work in a checkout"
             raise FileNotFoundError(f"no notebook {name!r}; there are {there}")
         chosen += found
     return sorted(set(chosen), key=lambda path: path.name)

@@ -54,8 +54,8 @@ WORKS = {
     "painted": ("-c", "from spdlib.datasets import load; load('elpv_painted', ['mono'])"),
 }
 SAYS = {
-    "notebooks": (("-m", "spdlib.notebooks", "run", "03"), "no notebook '03'"),
-    "sweep": (("-m", "spdlib.sweep", "03"), "no notebook '03'"),
+    "notebooks": (("-m", "spdlib.notebooks", "run", "03"), "work in a checkout"),
+    "sweep": (("-m", "spdlib.sweep", "03"), "work in a checkout"),
     "visa": (("-c", "from spdlib.datasets import load; load('visa')"), "download_visa"),
 }
 
