@@ -32,7 +32,10 @@ class Page(HTMLParser):
 
 def problems(folder: Path) -> list[str]:
     """One line for each link, picture or script that does not hold."""
-    pages = {path.resolve(): Page(path) for path in folder.rglob("*.html")}
+    own = (
+        path for path in folder.rglob("*.html") if "_static" not in path.parts
+    )  # a theme's parts
+    pages = {path.resolve(): Page(path) for path in own}
     found = [] if pages else [f"{folder}: no pages"]
     for path, page in pages.items():
         name = path.relative_to(folder.resolve())
