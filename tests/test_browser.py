@@ -122,6 +122,8 @@ def browser(webdriver, lab):
     driver.set_script_timeout(PATIENCE)
     until(lambda: driver.execute_script("return !!window.jupyterapp"), "the page")
     driver.execute_async_script("window.jupyterapp.restored.then(arguments[0])")
+    driver.execute_script("document.body.append(document.createElement('style'))")
+    driver.execute_script("document.body.lastChild.textContent = '.Toastify {display: none}'")
     PICTURES.mkdir(parents=True, exist_ok=True)
     yield driver
     driver.quit()

@@ -52,7 +52,8 @@ COMMANDS = {
     "make format": MADE + " --dry-run format",
     "make run publish": MADE + " --dry-run run publish",
     "make run DATASET=path/to/parts": MADE + " run DATASET=parts",
-    'make run DATASET=path/to/lines CATEGORIES="a b"': MADE + ' run DATASET=lines CATEGORIES="a b"',
+    'make run DATASET=path/to/lines CATEGORIES="a b"': MADE.replace("07", "01")
+    + ' run DATASET=lines CATEGORIES="a b"',
     ". .venv/bin/activate": f". {shlex.quote(str(BIN))}/activate",
     "python -m spdlib.notebooks run 03 -p seed 1": "python -m spdlib.notebooks run 07 -p seed 1",
     "papermill notebooks/02_spd_pretraining.ipynb runs/eta0.1.ipynb -p eta 0.1 -p interactive "
