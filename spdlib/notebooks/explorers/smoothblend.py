@@ -6,12 +6,13 @@ Pixels go straight into the PNG, which takes a fraction of the time that a figur
 import io
 import math
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import ipywidgets as widgets
 import torch
-from PIL import Image, ImageDraw
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from spdlib.notebooks.explorers.explorer import explorer, menu, slider, stops
@@ -149,7 +150,7 @@ def picture(shown: Scene, gain: float) -> bytes:
     for left, (title, pixels) in zip(range(0, WIDTH, PANEL + GAP), columns.items(), strict=True):
         canvas.paste(_panel(pixels), (left, LINE))
         canvas.paste(_panel(plots.around(pixels, target, side)), (left, 2 * LINE + PANEL))
-        pen.text((left, 2), title, "black", font_size=12)
+        pen.text((left, 2), title, "black", _font())
     for box, colour in ((source, plots.SOURCE), (target, plots.TARGET)):
         left, top, right, bottom = (scale * edge for edge in box)
         for grown, ink in ((2, "black"), (1, colour)):  # on a black edge
@@ -157,7 +158,7 @@ def picture(shown: Scene, gain: float) -> bytes:
             pen.rectangle(edges, outline=ink, width=2 * grown)
     close = f"the same around the paste, {CLOSE} times as large"
     for top, text in ((LINE + PANEL, close), (HEIGHT - 2 * LINE, _about(shown))):
-        pen.text((0, top + 2), text, "black", font_size=12, spacing=6)
+        pen.text((0, top + 2), text, "black", _font(), spacing=6)
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
@@ -183,3 +184,8 @@ def _about(shown: Scene) -> str:
         f"largest change: {(change * inside).max():.0f} levels of 255 in the pasted box, "
         f"{(change * ~inside).max():.0f} around it"
     )
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(findfont("DejaVu Sans"), 12)

@@ -237,8 +237,9 @@ def dumbbells(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]], label: str) 
         )
         start = rows.row.map(rows[rows.method == baseline].set_index("row").value)
         rows.loc[rows.method == method, "low"] = start.fillna(rows.value)
-    doubtful = rows.groupby("row").mark.transform(lambda marks: (marks == "?").any())
-    rows = rows.assign(high=rows.value, row=rows.row + np.where(doubtful, " ?", ""))
-    fig = panels.intervals(rows, label, form=panels.PLAIN)
+    fig = panels.intervals(rows.assign(high=rows.value), label, form=panels.PLAIN)
+    names = list(rows.row.unique())
+    for one in rows[rows.mark == "?"].itertuples():
+        panels.note(fig.axes[0], "?", (one.value, names.index(one.row) + one.shift), (0, 4))
     panels.legend(fig, [panels.key(**style.method_style(m)) for m in rows.method.unique()])
     return fig
