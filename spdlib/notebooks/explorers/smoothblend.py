@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import ipywidgets as widgets
 import torch
@@ -18,12 +18,13 @@ from torch import Tensor
 from spdlib.notebooks.explorers.explorer import explorer, menu, slider, stops
 from spdlib.notebooks.figures import smoothblend as plots
 from spdlib.notebooks.figures import style
-from spdlib.smoothblend import AREA, ASPECT, JITTER, Draw, SmoothBlend
+from spdlib.smoothblend import AREA, ASPECT, JITTER, Draw, Foreground, SmoothBlend
 from spdlib.views import WeakView
 
 AREAS = (0.001, 0.002, 0.003, 0.0056, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 ASPECTS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0)
 GAINS = (1, 2, 4, 8, 16)
+FOREGROUNDS, ALL = get_args(Foreground), "all, side by side"
 
 PANEL, GAP, LINE = 224, 8, 22  # pixels of the picture: a panel's side, between panels, of text
 WIDTH = 4 * PANEL + 3 * GAP
@@ -68,6 +69,7 @@ def smoothblend_explorer(images: Mapping[str, Mapping[str, Tensor]], seed: int =
         "jitter": slider(JITTER[0], 0, 0.5, 0.05, description="jitter, strength"),
         "area": stops(AREAS, lambda a: f"{100 * a:.3g} %", AREA, description="area of the image"),
         "aspect": stops(ASPECTS, "{:g}".format, ASPECT, description="aspect, w / h"),
+        "foreground": menu((*FOREGROUNDS, ALL), description="foreground"),
         "gain": stops(GAINS, "× {}".format, plots.GAIN, description="show difference"),
         "weak": widgets.Checkbox(False, description="weak view first"),
         "seed": widgets.BoundedIntText(seed, min=0, max=2**31),
@@ -83,8 +85,11 @@ def smoothblend_explorer(images: Mapping[str, Mapping[str, Tensor]], seed: int =
     controls["data"].observe(list_images, names="value")  # before the explorer redraws
 
     @lru_cache(maxsize=32)
-    def draw(data: str, number: int, gain: float, **settings) -> bytes:
-        return picture(scene(sets[data][number], **settings), gain)
+    def draw(data: str, number: int, gain: float, foreground: Any, **settings: Any) -> bytes:
+        image, kinds = sets[data][number], FOREGROUNDS if foreground == ALL else (foreground,)
+        scenes = {kind: scene(image, foreground=kind, **settings) for kind in kinds}
+        beside = {kind: shown.blended for kind, shown in scenes.items()}
+        return picture(scenes[kinds[0]], gain, beside if foreground == ALL else None)
 
     box = explorer(controls, draw, width=WIDTH, height=HEIGHT)
     tip = "the next seed: another patch, another place, other colours"
@@ -103,6 +108,7 @@ def scene(
     jitter: float = JITTER[0],
     weak: bool = False,
     seed: int = 0,
+    foreground: Foreground = "zero",
 ) -> Scene:
     """What SmoothBlend makes of an image, from uniform numbers that the seed alone decides.
 
@@ -118,8 +124,10 @@ def scene(
         jitter: Strength, the same for brightness, contrast, saturation and hue.
         weak: Whether a weak global view is taken first, as for a negative.
         seed: Seed of the numbers.
+        foreground: As for :class:`SmoothBlend`.
     """
-    blend, size = SmoothBlend(area, aspect, sigma, (jitter,) * 4), tuple(image.shape[-2:])
+    blend = SmoothBlend(area, aspect, sigma, (jitter,) * 4, foreground=foreground)
+    size = tuple(image.shape[-2:])
     numbers = torch.Generator().manual_seed(seed)
     places = SmoothBlend().draw(1, size, numbers)
     if weak:
@@ -128,14 +136,15 @@ def scene(
     return Scene(image, blend.alpha(draw)[0], blend.blend(image, draw), draw)
 
 
-def picture(shown: Scene, gain: float) -> bytes:
+def picture(shown: Scene, gain: float, beside: Mapping[str, Tensor] | None = None) -> bytes:
     """A scene as a PNG: image, mask, blend and difference, whole and close up.
 
     Args:
         shown: The scene.
         gain: Factor of the difference.
+        beside: Four pictures (3, H, H) by title, to be shown in their place.
     """
-    columns = {
+    columns = beside or {
         "image; orange: cut, blue: pasted": shown.image,
         f"mask alpha, at most {shown.alpha.max():.2f}": shown.alpha.expand(3, -1, -1),
         "blend": shown.blended,
@@ -151,7 +160,7 @@ def picture(shown: Scene, gain: float) -> bytes:
         canvas.paste(_panel(pixels), (left, LINE))
         canvas.paste(_panel(plots.around(pixels, target, side)), (left, 2 * LINE + PANEL))
         pen.text((left, 2), title, "black", _font())
-    for box, colour in ((source, plots.SOURCE), (target, plots.TARGET)):
+    for box, colour in () if beside else ((source, plots.SOURCE), (target, plots.TARGET)):
         left, top, right, bottom = (scale * edge for edge in box)
         for grown, ink in ((2, "black"), (1, colour)):  # on a black edge
             edges = (left - grown, top - grown + LINE, right + grown, bottom + grown + LINE)
