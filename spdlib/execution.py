@@ -21,6 +21,14 @@ from spdlib.settings import unknown
 
 Values = dict[str, Any]
 
+# nbconvert's page, with the pictures' alt texts that it leaves out.
+TEMPLATE = """\
+{%- extends 'index.html.j2' -%}
+{%- block data_png scoped -%}
+{%- set alt = (output | get_metadata('alt', 'image/png')) or 'a picture' -%}
+{{ super() | replace('<img ', '<img alt="' ~ (alt | escape_html) ~ '" ', 1) }}
+{%- endblock data_png -%}
+"""
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*m")  # in the messages of coloured tracebacks
 SCALARS = (bool, int, float, str)
@@ -340,4 +348,5 @@ def _with_parameters(notebook: str | Path, parameters: Values) -> NotebookNode:
 def _html(nb: NotebookNode, title: str) -> str:
     from nbconvert import HTMLExporter
 
-    return HTMLExporter().from_notebook_node(nb, {"metadata": {"name": title}})[0]
+    exporter = HTMLExporter(raw_template=TEMPLATE)
+    return exporter.from_notebook_node(nb, {"metadata": {"name": title}})[0]
