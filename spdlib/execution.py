@@ -50,7 +50,7 @@ def find(names: list[str] | None = None) -> list[Path]:
             places = [folder / name for folder in (Path.cwd(), paths.root(), home)]
             found = [path for path in places if path.is_file()][:1]
         if not found:
-            there = ", ".join(one.stem for one in known)
+            there = ", ".join(one.stem for one in known) or "none here: work in a checkout"
             raise FileNotFoundError(f"no notebook {name!r}; there are {there}")
         chosen += found
     return sorted(set(chosen), key=lambda path: path.name)
@@ -284,11 +284,11 @@ def errors(nb: NotebookNode) -> list[str]:
 def clean(nb: NotebookNode) -> NotebookNode:
     """Removes, in place, what a reader of the file cannot use: widget and papermill metadata.
 
-    A widget's view is of no use without its kernel; its text stays in its place.
+    A widget's view is of no use without its kernel; its text stays in its place. What the kernel
+    says of its language stays whole: JupyterLab would add it as soon as the notebook is opened.
     """
     kept = {"kernelspec", "language_info", "spdlib"}
     nb.metadata = NotebookNode({k: v for k, v in nb.metadata.items() if k in kept})
-    nb.metadata["language_info"] = {"name": "python"}
     nb.metadata["spdlib"] = {"code_sha256": digest(nb)}
     for cell in nb.cells:
         tags = cell.metadata.get("tags", [])

@@ -10,14 +10,17 @@ All values are percentages. AU-PR is the area by linear interpolation, see
 :func:`spdlib.metrics.aupr`.
 """
 
+import sysconfig
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from spdlib import paths
 
+FILE = "tables_7_to_14.csv"
 TABLES = tuple(range(7, 15))
 PRETRAININGS = ("SimSiam", "SimSiam+SPD", "Supervised", "Supervised+SPD")
 METRICS = ("AU-PR", "AU-ROC")
@@ -193,7 +196,9 @@ def disagreements(number: int | None = None) -> pd.DataFrame:
 
 @cache
 def _read() -> pd.DataFrame:
-    path = paths.root() / "data" / "paper" / "tables_7_to_14.csv"
+    # In a checkout; with a plain installation beside the environment's other data.
+    places = paths.root() / "data" / "paper", Path(sysconfig.get_path("data"), "share", "spdlib")
+    path = next((folder / FILE for folder in places if (folder / FILE).is_file()), places[0] / FILE)
     rows = pd.read_csv(path, dtype={"scanned": str}, keep_default_na=False)
     rows["method"] = rows.pretraining.str.lower().str.replace("+", "_")
     rows["mark"] = ""

@@ -434,6 +434,38 @@ def test_paired_differences_are_the_t_tests():
     assert set(shots.GROUP) <= set(results.COLUMNS)
 
 
+def test_gaps_stand_beside_the_twin_they_are_taken_from():
+    rng = np.random.default_rng(0)
+    labels, cases = np.array([0, 1] * 20), [(k, d) for k in (5, 10) for d in range(3)]
+    found = {
+        method: {
+            case: twoclass.Predictions(labels, labels + rng.normal(size=40))
+            for case in [*cases, (None, 0)]
+        }
+        for method in ("imagenet", "simsiam", "simsiam_spd")
+    }
+    columns = dict.fromkeys(("dataset", "category", "downstream_model", "encoder"), "x")
+    rows = pd.concat(
+        [shots.measure(said, "detection", method=name, **columns) for name, said in found.items()]
+    )
+    pairs = [("imagenet", "simsiam"), ("simsiam", "simsiam_spd")]
+    table = shots.gaps(rows, found, pairs, [5, 10], repeats=20)
+    names = ["2-class 5-shot", "2-class 10-shot", "2-class high-shot"]
+    assert table.protocol.tolist() == names * 2
+    assert table.method.tolist() == ["simsiam"] * 3 + ["simsiam_spd"] * 3
+    value = {
+        method: {case: aupr(labels, said.scores) for case, said in by_case.items()}
+        for method, by_case in found.items()
+    }
+    expected = [
+        np.mean([value[ours][k, d] - value[theirs][k, d] for d in range(3 if k else 1)])
+        for theirs, ours in pairs
+        for k in (5, 10, None)
+    ]
+    assert table["mean"].tolist() == pytest.approx(expected)
+    assert shots.gaps(rows, found, [], [5, 10]).empty
+
+
 def test_possible_shots_are_those_that_can_be_drawn():
     for normal, anomalous in ((2, 9), (9, 2), (12, 20), (25, 40), (1, 30)):
         labels = [0] * normal + [1] * anomalous

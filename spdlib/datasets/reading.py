@@ -170,7 +170,7 @@ def _turn(image: Image.Image) -> None:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the file's bytes become pixels, in Pillow's words, e.g. ``"RGB;16B"``."""
+    """Pillow's name of how the file's bytes become pixels, e.g. ``"RGB;16B"``."""
     arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 

@@ -135,8 +135,12 @@ def focal_loss(
 
 
 @torch.inference_mode()
-def pooled_features(encoder: Encoder, images: Dataset, batch_size: int = 64) -> NDArray[np.float32]:
-    """The encoder's pooled features (N, D) of images, in their order."""
+def pooled_features(encoder: Encoder, images: Dataset, batch_size: int = 8) -> NDArray[np.float32]:
+    """The encoder's pooled features (N, D) of images, in their order.
+
+    On a CPU a few images at a time are up to twice as fast as many, whose activations outgrow
+    what malloc keeps.
+    """
     device = next(encoder.parameters()).device
     batches = DataLoader(images, batch_size)
     return torch.cat([encoder(batch["image"].to(device)).cpu() for batch in batches]).numpy()

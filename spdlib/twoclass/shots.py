@@ -250,7 +250,7 @@ def gaps(
         rows: Results of the detection, as :func:`measure` gives them.
         found: The predictions by method that they were measured on.
         pairs: Pretrainings to compare: a baseline, and the one that it is taken from.
-        shown: Numbers of shots; high-shot comes last.
+        shown: Numbers of shots, in order; high-shot comes last.
         repeats: Resamplings of the high-shot test images.
         seed: Seed of the resampling.
 
@@ -262,12 +262,13 @@ def gaps(
     columns = ["protocol", "method", "mean", "low", "high"]
     parts = [pd.DataFrame(columns=columns)]
     for pair in pairs:
-        parts.append(differences(few[few.method.isin(pair)], pair[0])[columns])
+        less = differences(few[few.method.isin(pair)], pair[0]).set_index("protocol")
+        parts.append(less.loc[names].reset_index()[columns])
         reference, ours = (found[method][None, 0] for method in pair)
         scores = ours.scores, reference.scores
         ends = metrics.bootstrap_difference(ours.labels, *scores, repeats, seed=seed)["aupr"]
         parts.append(pd.DataFrame([[protocol_name(None), pair[1], *ends]], columns=columns))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).astype(dict.fromkeys(columns[2:], float))
 
 
 def verdicts(curves: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:

@@ -162,7 +162,7 @@ class Predictions(NamedTuple):
 
 
 @torch.inference_mode()
-def predict(model: Classifier | Segmenter, images: Dataset, batch_size: int = 64) -> Predictions:
+def predict(model: Classifier | Segmenter, images: Dataset, batch_size: int = 16) -> Predictions:
     """Scores, or maps, of images, in their order.
 
     Args:
