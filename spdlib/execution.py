@@ -23,6 +23,14 @@ from spdlib.settings import unknown
 
 Values = dict[str, Any]
 
+# nbconvert's page, with the pictures' alt texts that it leaves out.
+TEMPLATE = """\
+{%- extends 'index.html.j2' -%}
+{%- block data_png scoped -%}
+{%- set alt = (output | get_metadata('alt', 'image/png')) or 'a picture' -%}
+{{ super() | replace('<img ', '<img alt="' ~ (alt | escape_html) ~ '" ', 1) }}
+{%- endblock data_png -%}
+"""
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*m")  # in the messages of coloured tracebacks
@@ -203,7 +211,6 @@ def execute(
         RuntimeError: A cell failed, or an explorer did; the message is the error's own.
     """
     import papermill
-    from nbconvert import HTMLExporter
     from papermill.parameterize import parameterize_notebook
 
     output = Path(output)
@@ -227,9 +234,8 @@ def execute(
     problems = errors(nb)
     with paths.replacing(output) as temporary:
         nbformat.write(clean(nb), temporary)
-    html, _ = HTMLExporter().from_notebook_node(nb, {"metadata": {"name": output.stem}})
     with paths.replacing(output.with_suffix(".html")) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+        temporary.write_text(_html(nb, output.stem), encoding="utf-8")
     if problems:
         raise RuntimeError(COLOUR_CODES.sub("", "; ".join(problems)))
     return nb
@@ -329,3 +335,10 @@ def _parameter(found: Mapping[str, str], says_none: bool) -> Parameter:
         kind = GenericAlias(list, kind)
     is_optional = is_list or says_none or found["default"] == "None" or "None" in words
     return Parameter(found["name"], kind, is_optional or "Optional" in words, default)
+
+
+def _html(nb: NotebookNode, title: str) -> str:
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(raw_template=TEMPLATE)
+    return exporter.from_notebook_node(nb, {"metadata": {"name": title}})[0]

@@ -198,6 +198,14 @@ def keys(control):
     return [Keys.ARROW_DOWN, Keys.ARROW_UP, Keys.ARROW_RIGHT, Keys.END, Keys.HOME]
 
 
+def can_move(control):
+    """Whether a control has another value: a menu of one category, at small settings, has none."""
+    if control.tag_name == "select":
+        return len(control.find_elements("css selector", "option")) > 1
+    low, high = (control.get_attribute(f"aria-value{end}") for end in ("min", "max"))
+    return low is None or low != high
+
+
 def click(browser, control, side):
     """Clicks beside a control's middle, by a part of its width."""
     from selenium.webdriver import ActionChains
@@ -219,7 +227,7 @@ def move_everything(browser, box):
     Returns milliseconds to the new picture by control, and the controls that moved nothing.
     """
     pauses, still = {}, []
-    for control in box.find_elements("css selector", CONTROLS):
+    for control in filter(can_move, box.find_elements("css selector", CONTROLS)):
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", control)
         tries = (functools.partial(control.send_keys, key) for key in keys(control))
         found = next(filter(None, (moved(browser, box, act) for act in tries)), None)

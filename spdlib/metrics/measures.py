@@ -139,12 +139,8 @@ def confusion(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Confusi
     """
     y, s = checked(labels, scores)
     flagged = s >= threshold
-    return Confusion(
-        true_positives=int((flagged & y).sum()),
-        false_positives=int((flagged & ~y).sum()),
-        false_negatives=int((~flagged & y).sum()),
-        true_negatives=int((~flagged & ~y).sum()),
-    )
+    parts = flagged & y, flagged & ~y, ~flagged & y, ~flagged & ~y
+    return Confusion(*(int(part.sum()) for part in parts))
 
 
 def evaluate(labels: ArrayLike, scores: ArrayLike) -> Metrics:

@@ -53,7 +53,8 @@ def spot_explorer(
         return tuple(view[0] for view in triplet), alpha[0], found
 
     def show(image: int, draw: int, jitter: float, answer: bool) -> Figure:
-        return plots.spot_game(*play(image, draw, jitter), answer)
+        triplet, alpha, found = play(image, draw, jitter)
+        return plots.spot_game(triplet, alpha, found, answer)
 
     return explorer(controls, show, height=310)
 

@@ -309,7 +309,7 @@ def curve_rows(detectors: Mapping[str, Detectors], look: Callable[[str], dict[st
         pair[0].set_title(words(group, 24))
         lacking = {missing(labels) for labels, _ in members.values()} or {"no scores"}
         if lacking == {""}:
-            curves(*pair, members, look)
+            curves(pair[0], pair[1], members, look)
         for ax in pair:
             if lacking == {""}:
                 ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17))

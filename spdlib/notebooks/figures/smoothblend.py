@@ -1,7 +1,7 @@
 """Figures of SmoothBlend: its steps, grids of views, what each setting does, how visible it is."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ PLACES = {"inside": ("in the pasted box", style.BLUE), "around": ("around it", s
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128, 255)
 PROFILES = ((style.GREY, "-"), (style.VERMILION, "--"), (style.BLUE, "-"), (style.GREEN, "-."))
 
-Picture = Tensor | NDArray[np.uint8]  # (C, H, W) in [0, 1], or (H, W, 3)
+Picture: TypeAlias = Tensor | NDArray[np.uint8]  # (C, H, W) in [0, 1], or (H, W, 3)
 
 
 def difference(before: Tensor, after: Tensor, gain: float = GAIN) -> NDArray[np.uint8]:
@@ -198,11 +198,11 @@ def strip(
         side: Side of what is shown around the paste, pixels.
     """
     batch = torch.stack(list(images.values()))
-    drawn: Any = (len(batch), tuple(batch.shape[-2:]))
-    places = SmoothBlend().draw(*drawn, torch.Generator().manual_seed(seed))
+    count, size = len(batch), (batch.shape[-2], batch.shape[-1])
+    places = SmoothBlend().draw(count, size, torch.Generator().manual_seed(seed))
     changed = [batch]
     for blend in blends.values():
-        draw = blend.draw(*drawn, torch.Generator().manual_seed(seed)).centred_on(places)
+        draw = blend.draw(count, size, torch.Generator().manual_seed(seed)).centred_on(places)
         changed.append(blend.blend(batch, draw))
     rows: list[tuple[str, list[Picture]]] = []
     for name, box, *views in zip(images, places.target_boxes.tolist(), *changed, strict=True):
