@@ -36,8 +36,8 @@ site: $(SITE)  ## build the web site into build/site/_build/html/, and check its
 	  --path-output build/site -W -n --keep-going --quiet
 	@$(BIN)/python docs/site/check.py build/site/_build/html
 
-lint: $(READY)  ## check style and format of library, tests and notebooks
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: $(READY)  ## check style, format and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy spdlib
 
 format: $(READY)  ## apply style and format
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

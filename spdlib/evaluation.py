@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from spdlib import features, intervals, metrics, results
 from spdlib.datasets import SampleImages, dataset_name
@@ -361,7 +361,7 @@ def _fit(model: Model, read: Reader, images: int, count: Counter) -> Array:
     return np.concatenate(scores)
 
 
-def _reader(images: Dataset, batch_size: int) -> Reader:
+def _reader(images: Images, batch_size: int) -> Reader:
     def read(chosen: Any = slice(None)) -> Iterator[Tensor]:
         part = Subset(images, np.arange(len(images))[chosen].tolist())
         return (batch["image"] for batch in DataLoader(part, batch_size))

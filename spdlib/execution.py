@@ -251,7 +251,8 @@ def _patient_manager(options: Values) -> type:
     from jupyter_client.manager import AsyncKernelManager
 
     class Patient(AsyncKernelManager):
-        async def start_kernel(self, **given: Any) -> Any:
+        # Its types say None: jupyter_client makes it from a function that waits for this one.
+        async def start_kernel(self, **given: Any) -> Any:  # type: ignore[override]
             return await super().start_kernel(**given | options)
 
         def client(self, **given: Any) -> Any:

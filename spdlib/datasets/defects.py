@@ -184,7 +184,7 @@ def _blend(image: np.ndarray, alpha: np.ndarray, shade: str, one_sided: bool):
     return painted, mask
 
 
-def _strip(alpha: np.ndarray, shape: tuple[int, int], top: int) -> np.ndarray:
+def _strip(alpha: np.ndarray, shape: tuple[int, ...], top: int) -> np.ndarray:
     """Rows of ``alpha`` at the resolution of an image of another shape."""
     bottom = min(top + STRIP, shape[0])
     first, last = (row * alpha.shape[0] / shape[0] for row in (top, bottom))

@@ -132,7 +132,7 @@ class ImageCounts(NamedTuple):
 
     def counts(self, weights: ArrayLike) -> Counts:
         """Counts (R, K) over images that count as often as ``weights`` (R, N) say."""
-        drawn = np.tensordot(weights, self.parts, 1)
+        drawn = np.tensordot(np.asarray(weights), self.parts, 1)
         positives, tied, between, *overlap = np.moveaxis(drawn, 1, 0)
         at_or_above = np.cumsum(tied + between, 1)
         total = (np.asarray(weights) @ self.negatives)[:, None]

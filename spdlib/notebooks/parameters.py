@@ -164,7 +164,7 @@ def check(model: type[P], namespace: dict[str, Any]) -> P:
     """
     plain = (bool, int, float, str, list, dict, tuple, type(None))
     jupyter = {"In", "Out", "exit", "quit"}
-    given = {
+    given: dict[str, Any] = {
         name: value
         for name, value in namespace.items()
         if not name.startswith("_") and name not in jupyter and isinstance(value, plain)

@@ -62,10 +62,10 @@ def spot_the_difference(
     for batch in images.split(batch_size):
         batch = batch.to(weight.device).float() / 255
         triplet = spd_triplet(batch, weak_view, blend, generator)
-        features = [network(view.to(weight.dtype)) for view in triplet]
-        parts.append((*_distances(features), features[0].float()))
+        seen = [network(view.to(weight.dtype)) for view in triplet]
+        parts.append((*_distances(seen), seen[0].float()))
         if projection is not None:
-            there = [projection(x) for x in features]
+            there = [projection(x) for x in seen]
             projected.append(_distances(there))
             projections.append(there[0].float())
     weak, blended, features = (torch.cat(part).cpu() for part in zip(*parts, strict=True))

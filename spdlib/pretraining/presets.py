@@ -98,7 +98,7 @@ class Settings(BaseModel):
         for name in needs:
             if getattr(self, name, "counted") is None:
                 raise ValueError(f"{name}: {self.method} needs it")
-        if "queue" in needs and self.queue % self.batch_size:
+        if self.queue and "queue" in needs and self.queue % self.batch_size:
             raise ValueError(f"queue: {self.queue} is no multiple of batch_size {self.batch_size}")
         if self.spd == "dense" and not self.independent_views:
             raise ValueError("independent_views: dense SPD needs views of independent colours")
@@ -230,8 +230,8 @@ def preset_values(method: str, preset: str) -> dict[str, Any]:
     if preset not in ("laptop", "paper"):
         raise ValueError(f"preset: {preset!r} is not one of laptop, paper")
     record = METHODS[method]
-    values = PAPER | record.published
-    return values if preset == "paper" else values | LAPTOP | record.laptop
+    values = {**PAPER, **record.published}
+    return values if preset == "paper" else {**values, **LAPTOP, **record.laptop}
 
 
 def table() -> pd.DataFrame:

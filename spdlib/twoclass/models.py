@@ -98,7 +98,7 @@ class Segmenter(nn.Module):
         network.load_state_dict({n: given[n.replace(".", "_")] for n in network.state_dict()})
         self.register_buffer("mean", encoder.mean.clone(), persistent=False)
         self.register_buffer("std", encoder.std.clone(), persistent=False)
-        self.to(encoder.mean.device, memory_format=torch.channels_last)
+        self.to(encoder.mean.device).to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Log odds (B, H, W) that a pixel is anomalous, of RGB images (B, 3, H, W) in [0, 1]."""

@@ -171,16 +171,16 @@ def measure(
     """
     parts = []
     for (k, number), predicted in found.items():
+        pair: tuple[Any, Any] = predicted.labels, predicted.scores
         if task == "detection":
-            truth, scores = predicted.labels, predicted.scores
-            values = metrics.evaluate(truth, scores)
+            values = metrics.evaluate(*pair)
         elif predicted.masks is not None and predicted.masks.any():
-            truth, scores = predicted.masks, predicted.maps
-            values = metrics.pixel_metrics(scores, truth)
+            pair = predicted.masks, predicted.maps
+            values = metrics.pixel_metrics(*reversed(pair))
         else:
             raise ValueError("masks: no test image has a marked pixel; segmentation needs some")
         alone = k is None or (k, 1) not in found
-        spread = metrics.bootstrap(truth, scores, repeats, seed=seed) if repeats and alone else None
+        spread = metrics.bootstrap(*pair, repeats, seed=seed) if repeats and alone else None
         columns |= {"protocol": prefix + protocol_name(k), "task": task, "seed": seed}
         columns["draw"] = None if k is None else number
         parts.append(results.rows(values, spread, **columns))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -70,7 +70,7 @@ class TwoClassTraining(Training):
     def optimizer(self) -> torch.optim.Optimizer:
         """At a fixed learning rate."""
         s = self.settings
-        given = {"lr": s.learning_rate, "weight_decay": s.weight_decay}
+        given: dict[str, Any] = {"lr": s.learning_rate, "weight_decay": s.weight_decay}
         if s.optimizer == "adam":
             return torch.optim.Adam(self.model.parameters(), **given)
         return torch.optim.SGD(self.model.parameters(), momentum=0.9, **given)
@@ -152,13 +152,13 @@ class Predictions(NamedTuple):
     """
 
     labels: NDArray[np.int64]
-    scores: NDArray[np.float32]
+    scores: NDArray[np.floating]
     masks: NDArray[np.bool_] | None = None
-    maps: NDArray[np.float32] | None = None
+    maps: NDArray[np.floating] | None = None
 
-    def of(self, rows: ArrayLike) -> "Predictions":
+    def of(self, rows: NDArray[np.integer]) -> "Predictions":
         """The predictions of some of the images, by number."""
-        return Predictions(*(None if values is None else values[rows] for values in self))
+        return Predictions._make(None if values is None else values[rows] for values in self)
 
 
 @torch.inference_mode()

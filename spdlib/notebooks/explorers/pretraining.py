@@ -61,7 +61,7 @@ def spot_explorer(
 
 def blended_triplet(
     images: Tensor, size: int, seed: int = 0, jitter: Strength = JITTER
-) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+) -> tuple[tuple[Tensor, ...], Tensor]:
     """Anchor, positive and negative as in :func:`spdlib.views.spd_triplet`, and alpha.
 
     Args:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from spdlib.notebooks.explorers.explorer import explorer, menu, slider
@@ -13,7 +12,7 @@ from spdlib.notebooks.figures import twoclass as plots
 
 
 def mask_explorer(
-    images: Tensor, names: Sequence[str], masks: Tensor, maps: Mapping[str, ArrayLike]
+    images: Tensor, names: Sequence[str], masks: Tensor, maps: Mapping[str, np.ndarray]
 ) -> widgets.VBox:
     """The mask that a threshold makes of predicted probabilities; starts with the largest anomaly.
 

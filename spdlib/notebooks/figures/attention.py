@@ -1,6 +1,7 @@
 """Figures of the attention maps: the steps to one, encoders side by side, numbers."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -92,7 +93,7 @@ def comparison(
         masks: Ground truth (N, H, W), outlined, if there is one.
         titles: Titles of the columns.
     """
-    nothing = [None] * len(images)
+    nothing: Any = [None] * len(images)
     rows = {"normal": list(normals)}
     for name, heats in {"anomalous": nothing, **maps}.items():
         cells = zip(images, heats, nothing if masks is None else masks, strict=True)

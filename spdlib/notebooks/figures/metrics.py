@@ -89,7 +89,7 @@ def interpolation(labels: ArrayLike, levels: Mapping[int, ArrayLike]) -> Figure:
     """
     fig, (left, right) = style.figure(1, 2, 3.4)
     recall, precision, _ = metrics.pr_curve(labels, levels[1])
-    prevalence = float(np.mean(labels))
+    prevalence = float(np.mean(np.asarray(labels)))
     left.plot(recall, precision, color=style.ORANGE, linewidth=2)
     panels.dot(left, recall[-1], precision[-1], style.ORANGE)
     panels.unit_axes(left, "recall", "precision")

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from spdlib import metrics
@@ -102,8 +101,8 @@ def cases(
     image: Callable[[int], Tensor],
     maps: Tensor,
     masks: Tensor,
-    labels: ArrayLike,
-    scores: ArrayLike,
+    labels: np.ndarray,
+    scores: np.ndarray,
 ) -> Figure:
     """Telling test images beside their maps, a row a group.
 
@@ -214,8 +213,8 @@ def view(
     mask: Tensor,
     threshold: float,
     top: float,
-    labels: ArrayLike,
-    scores: ArrayLike,
+    labels: np.ndarray,
+    scores: np.ndarray,
     number: int,
     title: str,
 ) -> Figure:

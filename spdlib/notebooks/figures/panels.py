@@ -86,7 +86,8 @@ def show(ax: Axes, cell: Picture, scale: ScalarMappable = UNIT_SCALE) -> None:
         heat, over = np.asarray(cell.heat, np.float32), cell.image is not None
         clear = cell.strength * np.clip(heat, 0, 1) ** 0.7 if over else None
         how = "antialiased" if over else "nearest"
-        ax.imshow(heat, cmap=scale.cmap, norm=scale.norm, alpha=clear, interpolation=how)
+        norm: Any = scale.norm  # wider in the types than what imshow's say it takes
+        ax.imshow(heat, cmap=scale.cmap, norm=norm, alpha=clear, interpolation=how)
     if cell.mask is not None:
         outline(ax, cell.mask)
     if cell.frame is not None:
@@ -119,7 +120,7 @@ def grid(
     longest = max((cells for _, cells in lines), key=len, default=[])
     if not longest:
         return nothing("no images to show")
-    shapes = [np.shape(pixels(c.image) if c.image is not None else c.heat) for c in longest]
+    shapes = [np.asarray(c.heat if c.image is None else pixels(c.image)).shape for c in longest]
     ratios = [shape[1] / shape[0] if len(shape) > 1 else 1 for shape in shapes]
     room = min(side, (width - 0.5) / len(longest))
     high = min(room * len(longest) / sum(ratios), 1.5 * room)
@@ -143,9 +144,9 @@ def grid(
 
 
 def maps(
-    images: Sequence[Any],
-    masks: Sequence[Any],
-    heats: Mapping[str, Sequence[Any]],
+    images: Sequence[Any] | Tensor,
+    masks: Sequence[Any] | Tensor,
+    heats: Mapping[str, Any],
     titles: Sequence[str],
     scale: ScalarMappable,
     label: str,
@@ -159,10 +160,10 @@ def maps(
 
 
 def colour_bar(
-    fig: Figure, axes: ArrayLike, scale: ScalarMappable, label: str, **layout: Any
+    fig: Figure, axes: Axes | Iterable[Axes], scale: ScalarMappable, label: str, **layout: Any
 ) -> Colorbar:
     """A colour bar shared by axes, below them unless ``layout`` says otherwise."""
-    layout = {"location": "bottom", "aspect": 40, "shrink": 0.6, "pad": 0.01} | layout
+    layout = {"location": "bottom", "aspect": 40, "shrink": 0.6, "pad": 0.01, **layout}
     return fig.colorbar(scale, ax=axes, label=label, **layout)
 
 
@@ -183,10 +184,10 @@ def legend(
     if named:
         lengths = [6 + len(label) for label in named]
         fits = len(named) if sum(lengths) < 130 else max(1, 130 // max(lengths))
-        place.legend(list(named.values()), list(named), **{"loc": loc, "ncols": fits} | more)
+        place.legend(list(named.values()), list(named), **{"loc": loc, "ncols": fits, **more})
 
 
-def key(label: str, linestyle: str = "", **look: Any) -> Line2D:
+def key(label: str, linestyle: Any = "", **look: Any) -> Line2D:
     """A legend's entry that stands for many artists."""
     return Line2D([], [], label=label, linestyle=linestyle, **look)
 
@@ -242,7 +243,9 @@ def intervals(
     return fig
 
 
-def note(ax: Axes, text: str, at: Sequence[float], offset: Sequence[float], **look: Any) -> None:
+def note(
+    ax: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **look: Any
+) -> None:
     """A text beside a point, moved by some points of print."""
     ax.annotate(text, at, offset, textcoords="offset points", **look)
 
@@ -368,8 +371,7 @@ def by_class(labels: ArrayLike, scores: ArrayLike) -> list[np.ndarray]:
 
 
 def histogram(
-    ax: Axes, groups: Sequence[ArrayLike], bins: ArrayLike, names: Sequence[str] = CLASSES
+    ax: Axes, groups: Sequence[ArrayLike], bins: np.ndarray, names: Sequence[str] = CLASSES
 ) -> None:
     """Histograms of two groups over each other, the first as normal, the second as anomalous."""
-    look = {"histtype": "stepfilled", "alpha": 0.5, "color": COLOURS}
-    ax.hist(groups, bins, label=names, **look)
+    ax.hist(groups, bins.tolist(), label=names, histtype="stepfilled", alpha=0.5, color=COLOURS)

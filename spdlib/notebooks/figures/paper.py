@@ -199,7 +199,7 @@ Dot = tuple[str, str, float, float, bool]  # label, metric, gain, half an interv
 def _paper_gains(block: pd.DataFrame) -> Iterator[Dot]:
     for (baseline, metric), rows in block.groupby(["baseline", "metric"], sort=False):
         label = f"paper: {baseline} + SPD, VisA, {len(rows)} objects"
-        half = half_width(rows.gain.std(), len(rows))
+        half = float(half_width(rows.gain.std(), len(rows)))
         yield label, metric, rows.gain.mean(), half, bool(rows.suspect.any())
 
 
@@ -217,7 +217,7 @@ def _own_gains(own: pd.DataFrame) -> Iterator[Dot]:
         label = f"yours: {style.method_name(method)}{against}, {what}, {dataset} {place}"
         single = len(rows) == 1
         half = (rows.high - rows.gain).mean() if single else half_width(rows.gain.std(), len(rows))
-        yield label, metric, rows.gain.mean(), half, False
+        yield label, metric, rows.gain.mean(), float(half), False
 
 
 @shows("nothing to compare")

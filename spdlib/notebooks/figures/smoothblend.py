@@ -1,7 +1,7 @@
 """Figures of SmoothBlend: its steps, grids of views, what each setting does, how visible it is."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -96,7 +96,7 @@ def patch(image: Tensor, draw: Draw) -> Figure:
         (draw.source_boxes, SOURCE, "--"), (draw.target_boxes, TARGET, "-")
     ):  # fmt: skip
         x, y, right, bottom = boxes[0].tolist()
-        look = {"color": colour, "linestyle": line, "linewidth": 1.6, "fill": False}
+        look: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.6, "fill": False}
         edge = [withStroke(linewidth=3.2, foreground="black")]
         place = Rectangle((x - 0.5, y - 0.5), right - x, bottom - y, path_effects=edge, **look)
         fig.axes[0].add_patch(place)
@@ -176,8 +176,8 @@ def steps(image: Tensor, blended: Tensor, width: float = style.WIDTH) -> Figure:
         blended: The same, changed.
         width: Width of the figure, inches.
     """
-    change = {f"difference × {GAIN}": difference(image, blended)}
-    fig = pictures({"image": image, "blended": blended} | change, width)
+    change = difference(image, blended)
+    fig = pictures({"image": image, "blended": blended, f"difference × {GAIN}": change}, width)
     scale = ScalarMappable(Normalize(-255 / GAIN, 255 / GAIN), DIFFERENCE)
     panels.colour_bar(fig, fig.axes, scale, "levels of 255", location="right", fraction=0.03,
                       aspect=18, shrink=1, extend="both")  # fmt: skip
@@ -204,7 +204,7 @@ def strip(
     for blend in blends.values():
         draw = blend.draw(count, size, torch.Generator().manual_seed(seed)).centred_on(places)
         changed.append(blend.blend(batch, draw))
-    rows: list[tuple[str, list[Picture]]] = []
+    rows: list[tuple[str, Sequence[Picture]]] = []
     for name, box, *views in zip(images, places.target_boxes.tolist(), *changed, strict=True):
         close = [around(view, box, side) for view in views]
         rows += [(name, close), (f"change × {GAIN}", [difference(close[0], c) for c in close])]

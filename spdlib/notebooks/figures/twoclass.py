@@ -207,7 +207,7 @@ def mistakes(
 
 
 @shows()
-def overlay(image: Tensor, truth: Tensor, probability: ArrayLike, threshold: float) -> Figure:
+def overlay(image: Tensor, truth: ArrayLike, probability: ArrayLike, threshold: float) -> Figure:
     """One image, its predicted probabilities, and the mask that a threshold makes of them.
 
     Args:
