@@ -2,6 +2,7 @@
 #             on images of your own: make run DATASET=path/to/parts [CATEGORIES="a b"]
 # make test   install once, then run the tests
 # make lab    install once, then open JupyterLab
+# make site   install once, then build the web site into build/site/_build/html/
 # make help   list everything
 
 PYTHON ?= python3
@@ -14,12 +15,14 @@ PINS := sed -n 's/^ *- \([A-Za-z0-9._-]*==[^ ]*\).*/\1/p' environment.yml
 override DATASET := $(value DATASET)
 override CATEGORIES := $(value CATEGORIES)
 export DATASET CATEGORIES
+SITE := .venv/.site
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt
 
-.PHONY: run test lab lint format publish help
+.PHONY: run test lab site lint format publish pictures help
 .DEFAULT_GOAL := help
 
-run: $(READY)  ## execute notebooks/ in order into runs/; DATASET=path CATEGORIES="a b": on these
-	@set -f; $(BIN)/python -m spdlib.notebooks run $${DATASET:+--dataset "$$DATASET"} \
+run: $(READY)  ## execute notebooks/ in order into runs/; DATASET=path CATEGORIES="a b": on these; NOTEBOOKS="01 04": only these
+	@set -f; $(BIN)/python -m spdlib.notebooks run $(NOTEBOOKS) $${DATASET:+--dataset "$$DATASET"} \
 	  $${CATEGORIES:+--categories $$CATEGORIES}
 
 test: $(READY)  ## run all tests, the slow ones too
@@ -28,14 +31,23 @@ test: $(READY)  ## run all tests, the slow ones too
 lab: $(READY)  ## open JupyterLab on notebooks/
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
 
-lint: $(READY)  ## check style and format of library, tests and notebooks
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+site: $(SITE)  ## build the web site into build/site/_build/html/, and check its links
+	@$(BIN)/jupyter-book build . --config docs/site/_config.yml --toc docs/site/_toc.yml \
+	  --path-output build/site -W -n --keep-going --quiet
+	@$(BIN)/python docs/site/check.py build/site/_build/html
+
+lint: $(READY)  ## check style, format and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy spdlib
 
 format: $(READY)  ## apply style and format
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 publish: $(READY)  ## after `make run`: put the executed notebooks' outputs into notebooks/
 	@$(BIN)/python -m spdlib.notebooks publish
+	@$(MAKE) --no-print-directory pictures
+
+pictures: $(READY)  ## make the README's pictures from the notebooks' outputs
+	@$(BIN)/python docs/pictures.py
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -48,5 +60,9 @@ $(READY): pyproject.toml environment.yml
 	@echo "Installing into .venv (once, a few minutes; about 7 GB) ..."
 	@$(PYTHON) -m venv --clear .venv
 	@$(PINS) > .venv/constraints.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt --editable '.[test]'
+	@$(INSTALL) --editable '.[test]'
+	@touch $@
+
+$(SITE): $(READY)
+	@$(INSTALL) --editable '.[site]'
 	@touch $@

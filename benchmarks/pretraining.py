@@ -37,8 +37,9 @@ from lightly.transforms import MoCoV2Transform, SimCLRTransform, SimSiamTransfor
 from torch import nn
 from torchvision.transforms.functional import to_pil_image
 
+from spdlib.architectures import IMAGENET_NORM
 from spdlib.datasets import COLUMNS, elpv
-from spdlib.encoders import IMAGENET_NORM, load_encoder
+from spdlib.encoders import load_encoder
 from spdlib.images import Images
 from spdlib.pretraining import Views, decode, objective, pretrain
 from spdlib.pretraining.presets import settings

@@ -16,8 +16,7 @@ the whole network and stretches each map to 0..1. Here the trunk runs once, with
 the package is given what its arithmetic needs: a stage's feature map and the gradient there.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spdlib.encoders import Encoder
+from spdlib.features import evaluating
 from spdlib.intervals import of_resampled_mean
 from spdlib.metrics import aupr, average_precision
 
@@ -175,11 +175,16 @@ def attention_maps(
     encoder.stage_module(stage)  # raises if there is none
     if not len(images):
         raise ValueError("images: there are none; maps need one or more")
-    with _left_as_found(encoder):
+    with evaluating(encoder):
         with torch.no_grad():
             grid = encoder.stages(_as_weights(images, encoder), stage)[-1]
             nearest = bank.nearest(encoder.pooled(grid, stage).cpu())
-        _refuse_known(nearest)
+        for i in (nearest.distance < SAME_IMAGE).nonzero().flatten().tolist():
+            raise ValueError(
+                f"images: number {i} is in the bank (its distance to normal image "
+                f"{int(nearest.index[i])} is 0), so there is nothing to explain; ask about "
+                "images that the bank was not built from"
+            )
         maps = _energy(encoder, grid, stage, nearest.feature, METHODS[method])
     if rectify:
         maps = maps.clamp_min(0)
@@ -189,7 +194,7 @@ def attention_maps(
 
 def embed(encoder: Encoder, images: Tensor) -> Tensor:
     """Pooled features (B, D) in evaluation mode, without gradients, the encoder left as it was."""
-    with _left_as_found(encoder), torch.no_grad():
+    with evaluating(encoder), torch.no_grad():
         return encoder(_as_weights(images, encoder))
 
 
@@ -321,7 +326,9 @@ def perturbation(
     images = images.detach().cpu()  # where it is blurred
     scale = sigma * images.shape[-2]
     blurred = _blur(images, scale)
-    hottest = _hottest(attention.maps, share)
+    maps = attention.maps.flatten(1)
+    best = maps.topk(max(1, round(share * maps.shape[1]))).indices
+    hottest = torch.zeros_like(maps).scatter(1, best, 1.0).view_as(attention.maps)
     rng = np.random.default_rng(seed)
     falls = []
     for draw in range(draws + 1):
@@ -342,18 +349,14 @@ def summarise(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     Returns:
         One row a group and column: ``measure, mean, low, high, images``.
     """
-    groups = table.groupby(by, sort=False)[table.select_dtypes("number").columns.to_list()]
-    return pd.DataFrame(
-        {
-            **dict(zip([by] if isinstance(by, str) else by, np.atleast_1d(key), strict=True)),
-            "measure": measure,
-            "mean": values.mean(),
-            **dict(zip(("low", "high"), of_resampled_mean(values), strict=True)),
-            "images": len(values),
-        }
-        for key, rows in groups
-        for measure, values in rows.items()
-    )
+    by = [by] if isinstance(by, str) else by
+    measures = [name for name in table.select_dtypes("number") if name not in by]
+    rows = [
+        (*key, measure, values.mean(), *of_resampled_mean(values), len(values))
+        for key, group in table.groupby(by, sort=False)
+        for measure, values in group[measures].items()
+    ]
+    return pd.DataFrame(rows, columns=[*by, "measure", "mean", "low", "high", "images"])
 
 
 def _energy(
@@ -372,18 +375,6 @@ def _energy(
     return torch.from_numpy(cam.get_cam_image(None, None, targets, *arrays, eigen_smooth=False))
 
 
-@contextmanager
-def _left_as_found(encoder: Encoder) -> Iterator[None]:
-    """Evaluation mode inside; outside, every module's mode as it was."""
-    modes = [(module, module.training) for module in encoder.modules()]
-    encoder.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def _divide(maps: Tensor, by: Tensor) -> Tensor:
     return maps / by.clamp_min(torch.finfo(maps.dtype).tiny)
 
@@ -394,27 +385,11 @@ def _as_weights(images: Tensor, encoder: Encoder) -> Tensor:
 
 def _directions(features: Tensor, name: str) -> Tensor:
     features = features.detach().cpu().double()
-    for i, length in enumerate(features.norm(dim=1).tolist()):
-        if length == 0 or not np.isfinite(length):
-            what = "zero, which has no direction" if length == 0 else "not finite"
-            raise ValueError(f"{name}: the feature of image {i} is {what}")
+    lengths = features.norm(dim=1)
+    for i in ((lengths == 0) | ~lengths.isfinite()).nonzero().flatten().tolist():
+        kind = "not finite" if lengths[i] else "zero, which has no direction"
+        raise ValueError(f"{name}: the feature of image {i} is {kind}")
     return F.normalize(features)
-
-
-def _refuse_known(nearest: Nearest) -> None:
-    for i, distance in enumerate(nearest.distance.tolist()):
-        if distance < SAME_IMAGE:
-            raise ValueError(
-                f"images: number {i} is in the bank (its distance to normal image "
-                f"{int(nearest.index[i])} is 0), so there is nothing to explain; ask about "
-                "images that the bank was not built from"
-            )
-
-
-def _hottest(maps: Tensor, share: float) -> Tensor:
-    count = max(1, round(share * maps[0].numel()))
-    best = maps.flatten(1).topk(count).indices
-    return torch.zeros_like(maps).flatten(1).scatter(1, best, 1.0).view_as(maps)
 
 
 def _moved(regions: Tensor, rng: np.random.Generator) -> Tensor:

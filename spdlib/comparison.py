@@ -4,16 +4,18 @@ Values are percentages, as in the paper. The unit of repetition is the run (its 
 few-shot protocols, the draw: intervals are over those, and gains are differences within them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
 from spdlib import intervals, paths
 
 CELL = ["dataset", "category", "protocol", "task", "downstream_model", "encoder", "setting"]
 REPEAT = ["seed", "draw"]
+KEYS = [*CELL, *REPEAT, "method", "metric"]
 
 # What a method with SPD is compared with: the first of these that was measured.
 BASELINES = {"supervised_spd": ("supervised", "imagenet")}
@@ -31,26 +33,23 @@ def prepare(rows: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: As :func:`spdlib.results.read` returns them.
     """
-    found = rows.reindex(columns=[*CELL, *REPEAT, "method", "metric", "value", "low", "high"])
+    found = rows.reindex(columns=[*KEYS, "value", "low", "high"])
     found[["value", "low", "high"]] = 100 * found[["value", "low", "high"]].astype(float)
-    found = found.fillna({"setting": "", "draw": -1})
-    keys = [*CELL, *REPEAT, "method", "metric"]
-    means = found.groupby(keys, sort=False, dropna=False)
-    return means.agg(
-        value=("value", "mean"), low=("low", "mean"), high=("high", "mean"), files=("value", "size")
-    ).reset_index()
+    groups = found.fillna({"setting": "", "draw": -1}).groupby(KEYS, sort=False, dropna=False)
+    means = groups[["value", "low", "high"]].mean()
+    return means.assign(files=groups.value.size()).reset_index()
 
 
 def with_means(prepared: pd.DataFrame) -> pd.DataFrame:
     """The results and, where a data set has several categories, their mean as a category
     ``"Mean"``: of each repetition, so that its interval is over repetitions, too."""
-    keys = [key for key in [*CELL, *REPEAT, "method", "metric"] if key != "category"]
+    keys = [key for key in KEYS if key != "category"]
     means = prepared.groupby(keys, sort=False, dropna=False).agg(
         value=("value", "mean"), files=("files", "max"), categories=("category", "nunique")
     )
-    means = means.reset_index().assign(category="Mean")
-    several = means[means.categories > 1].drop(columns="categories")
-    return pd.concat([prepared, several], ignore_index=True) if len(several) else prepared
+    means = means[means.categories > 1].drop(columns="categories").reset_index()
+    parts = [prepared, means.assign(category="Mean")] if len(means) else [prepared]
+    return pd.concat(parts, ignore_index=True)
 
 
 def summary(prepared: pd.DataFrame) -> pd.DataFrame:
@@ -74,53 +73,54 @@ def summary(prepared: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains(prepared: pd.DataFrame) -> pd.DataFrame:
-    """What + SPD adds to its baseline, paired by seed and draw.
+    """Gains of + SPD over its baseline, paired by seed and draw.
 
     Returns:
         Columns ``dataset`` ... ``setting``, ``metric``, ``baseline``, ``method``, ``gain`` in
-        percentage points, ``n`` (pairs), ``low``, ``high`` (Student's 95 %, from two pairs on),
-        and ``up``, ``down`` (pairs with a gain above and below 0).
+        percentage points, ``n`` (pairs), ``low``, ``high`` and ``p`` (Student's, from two pairs
+        on), and ``up``, ``down`` (pairs with a gain above and below 0).
     """
     keys = [*CELL, *REPEAT, "metric"]
-    parts = []
-    for method in sorted(m for m in prepared.method.unique() if m.endswith("_spd")):
-        baseline = _baseline(method, prepared)
-        if baseline is None:
-            continue
-        one, two = (prepared[prepared.method == m][[*keys, "value"]] for m in (baseline, method))
-        pairs = one.merge(two, on=keys, suffixes=("_without", "_with"))
-        pairs["gain"] = pairs.value_with - pairs.value_without
-        parts.append(pairs.assign(baseline=baseline, method=method))
-    columns = [*CELL, "metric", "baseline", "method", "gain", "n", "up", "down", "low", "high"]
-    if not parts:
-        return pd.DataFrame(columns=columns)
-    pairs = pd.concat(parts, ignore_index=True)
+    measured = set(prepared.method)
+    ours = prepared[prepared.method.astype(str).str.endswith("_spd")]
+    ours = ours.assign(baseline=[_baseline(method, measured) for method in ours.method])
+    ours = ours.astype({"baseline": prepared.method.dtype})  # also where there are none
+    theirs = prepared.rename(columns={"method": "baseline"})
+    pairs = ours.merge(theirs, on=[*keys, "baseline"], suffixes=("", "_without"))
+    pairs["gain"] = pairs.value - pairs.value_without
     pairs = pairs.assign(up=pairs.gain > 0, down=pairs.gain < 0)
     by = [*CELL, "metric", "baseline", "method"]
     found = intervals.of_means(pairs, by, "gain").rename(columns={"mean": "gain"})
     signs = pairs.groupby(by, sort=False, dropna=False)[["up", "down"]].sum().reset_index()
-    return found.assign(up=signs.up, down=signs.down)[columns]
+    error = found["std"] / found.n**0.5
+    found["p"] = 2 * stats.t.sf((found.gain / error).abs().astype(float), found.n - 1)
+    columns = ["gain", "n", "up", "down", "low", "high", "p"]
+    return found.assign(up=signs.up, down=signs.down)[[*by, *columns]]
 
 
 def sentences(gains: pd.DataFrame, metric: str = "AU-PR") -> list[str]:
-    """What each gain says, in a line: its 95 % interval, and whether that excludes zero.
+    """A line a gain: its 95 % interval, and whether its sign is more than chance.
+
+    Of many intervals some leave zero out by chance alone, so this is judged by p values that are
+    corrected for the number of gains (Holm, 1979).
 
     Args:
         gains: As :func:`gains` returns them.
         metric: Which of them.
     """
+    rows = gains[gains.metric == metric]
+    several = rows.n > 1
+    adjusted = pd.Series(1.0, rows.index)
+    adjusted[several] = intervals.holm(rows.p[several])
     lines = []
-    for row in gains[gains.metric == metric].itertuples():
-        verdict = "the sign is open"
-        if row.n < 2:
-            verdict = "one pair tells no sign"
-        elif row.low > 0 or row.high < 0:
-            verdict = "beyond chance"
+    for row, p in zip(rows.itertuples(), adjusted, strict=True):
+        verdict = "beyond chance" if p < 1 - intervals.LEVEL else "the sign is open"
+        verdict = verdict if row.n > 1 else "one pair tells no sign"
         interval = f" ({row.low:+.1f} to {row.high:+.1f}, {row.n} pairs)" if row.n > 1 else ""
         where = " ".join(filter(None, (row.dataset, row.category, row.protocol, row.task)))
         where += f", {row.setting}" if row.setting else ""
-        what = f"{row.method} minus {row.baseline} {row.gain:+.1f}{interval}"
-        lines.append(f"{where}: {what}: {verdict}")
+        gain = f"{row.method} minus {row.baseline} {row.gain:+.1f}{interval}"
+        lines.append(f"{where}: {gain}: {verdict}")
     return lines
 
 
@@ -143,22 +143,17 @@ def comparable(
     about = provenance(prepared.method.unique(), dataset) if about is None else about
     rows = []
     combinations = prepared[["dataset", "encoder", "method"]].drop_duplicates()
-    for dataset, network, method in combinations.itertuples(index=False):
+    for data_set, network, method in combinations.itertuples(index=False):
         data, same_data = pretraining_data(method, about.get(method))
         same = {
-            "data set": dataset == PAPER["dataset"],
+            "data set": data_set == PAPER["dataset"],
             "network": network == PAPER["encoder"],
             "pretraining data": same_data,
             "method": method.removesuffix("_spd") in ("simsiam", "supervised", "imagenet"),
         }
         differs = [name for name, is_same in same.items() if not is_same]
-        rows.append(
-            {
-                "data set": dataset, "network": network, "method": method,
-                "pretraining data": data, "differs in": ", ".join(differs) or "nothing",
-                "to be compared with the paper": _verdict(differs),
-            }
-        )  # fmt: skip
+        words = ", ".join(differs) or "nothing"
+        rows.append((data_set, network, method, data, words, _verdict(differs)))
     columns = ["data set", "network", "method", "pretraining data", "differs in"]
     return pd.DataFrame(rows, columns=[*columns, "to be compared with the paper"])
 
@@ -166,7 +161,7 @@ def comparable(
 def provenance(
     methods: Iterable[str], dataset: str | Path | None = None
 ) -> dict[str, dict[str, Any]]:
-    """What a data set's weight files say about how they were made, by method."""
+    """Provenance of a data set's weight files, by method."""
     from spdlib.encoders import read_provenance  # here: the tables alone need no torch
 
     files = {method: paths.encoders(dataset) / f"{method}.safetensors" for method in methods}
@@ -174,7 +169,7 @@ def provenance(
 
 
 def pretraining_data(method: str, about: Mapping[str, Any] | None) -> tuple[str, bool]:
-    """What an encoder was pretrained on, in words, and whether it is what the paper's was.
+    """Pretraining data of an encoder, in words, and whether they are the paper's.
 
     >>> pretraining_data("simsiam", {"dataset": "elpv", "images": 1485, "weights": "imagenet"})
     ('elpv (1,485 images), from ImageNet weights', False)
@@ -203,8 +198,7 @@ def tables(prepared: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def _baseline(method: str, prepared: pd.DataFrame) -> str | None:
-    measured = set(prepared.method)
+def _baseline(method: str, measured: Collection[str]) -> str | None:
     names = BASELINES.get(method, (method.removesuffix("_spd"),))
     return next((name for name in names if name in measured), None)
 

@@ -101,7 +101,7 @@ def place() -> tuple[int, int, int] | None:
         first = re.sub(r"\[([^],-]*)[^]]*\]", r"\1", here["SLURM_JOB_NODELIST"]).split(",")[0]
         here.setdefault("MASTER_ADDR", first)
         here.setdefault("MASTER_PORT", str(15000 + int(here["SLURM_JOB_ID"]) % 10000))
-        return tuple(int(here[f"SLURM_{name}"]) for name in ("PROCID", "LOCALID", "NTASKS"))
+        return int(here["SLURM_PROCID"]), int(here["SLURM_LOCALID"]), int(here["SLURM_NTASKS"])
     return None
 
 
@@ -115,9 +115,18 @@ class GlobalBatchNorm(_BatchNorm):
         local: The layer to take the place of.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def __init__(self, local: _BatchNorm):
         super().__init__(local.num_features, local.eps, local.momentum, affine=local.affine)
-        _take_over(self, local)
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            setattr(self, name, getattr(local, name))
+        # timm's layer goes on to activate.
+        self.activation = local.act if isinstance(local, BatchNormAct2d) else nn.Identity()
+        self.train(local.training)
 
     def forward(self, input: Tensor) -> Tensor:
         return self.activation(self._normalised(input))
@@ -168,12 +177,3 @@ def synchronise(module: nn.Module, device: str = "cpu") -> nn.Module:
         else:
             synchronise(child)
     return module
-
-
-def _take_over(layer: _BatchNorm, local: _BatchNorm) -> None:
-    layer.weight, layer.bias = local.weight, local.bias
-    layer.running_mean, layer.running_var = local.running_mean, local.running_var
-    layer.num_batches_tracked = local.num_batches_tracked
-    # timm's layer goes on to activate.
-    layer.activation = local.act if isinstance(local, BatchNormAct2d) else nn.Identity()
-    layer.train(local.training)

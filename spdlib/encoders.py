@@ -6,7 +6,7 @@ written by :func:`save_encoder` load into plain torchvision and timm models.
 """
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spdlib import paths
-from spdlib.architectures import ARCHITECTURES, HALF_NORM, IMAGENET_NORM, known
+from spdlib.architectures import ARCHITECTURES, known
 from spdlib.settings import EncoderName
 from spdlib.weights import Kind
 
-__all__ = [
-    "ARCHITECTURES", "HALF_NORM", "IMAGENET_NORM", "Encoder", "load_encoder", "pretrained",
-    "pretrained_encoders", "read_provenance", "save_encoder",
-]  # fmt: skip
 SUFFIX = ".safetensors"
 # Painted defects lie on held-out images: their data set trains on the same images.
 TRAINS_LIKE = {"elpv_painted": "elpv"}
@@ -178,14 +174,24 @@ def pretrained(
     if method.endswith(SUFFIX):
         given = Path(method).expanduser()
         return load_encoder(architecture, given if given.exists() else paths.root() / given)
-    dataset = TRAINS_LIKE.get(str(dataset), dataset)
-    path = paths.encoders(dataset) / f"{method}{SUFFIX}"
-    _check_dataset(paths.need(path, _training(dataset)), dataset)
+    dataset = TRAINS_LIKE.get(str(dataset), dataset) or paths.DEFAULT
+    wanted, training = paths.dataset_name(dataset), "notebook 02_spd_pretraining"
+    if dataset != paths.DEFAULT:
+        command = f"python -m spdlib.notebooks run 02 --dataset {shlex.quote(str(dataset))}"
+        training += f" on this data set ({command})"
+    path = paths.need(paths.encoders(dataset) / f"{method}{SUFFIX}", training)
+    held = read_provenance(path).get("dataset", wanted)
+    if TRAINS_LIKE.get(held, held) != wanted:
+        raise ValueError(
+            f"{paths.show(path)} was pretrained on {held}, not on {wanted}. To pretrain on "
+            f"{wanted}, run {training}; to use this file all the same, name it by its path, "
+            f"{str(path)!r}"
+        )
     return load_encoder(architecture, path)
 
 
 def pretrained_encoders(
-    methods: Iterable[str],
+    methods: Sequence[str],
     architecture: str = "efficientnet_lite0",
     dataset: str | Path | None = None,
 ) -> dict[str, Encoder]:
@@ -200,13 +206,13 @@ def pretrained_encoders(
     >>> list(pretrained_encoders(["imagenet", "random"]))
     ['imagenet', 'random']
     """
-    found: dict[str, Encoder] = {}
-    for method in methods:
-        name = Path(method).stem if method.endswith(SUFFIX) else method
-        if name in found:
-            raise ValueError(f"encoders: two are called {name!r}; give one file another name")
-        found[name] = pretrained(method, architecture, dataset)
-    return found
+    names = [Path(method).stem if method.endswith(SUFFIX) else method for method in methods]
+    if len(set(names)) < len(names):
+        raise ValueError(f"encoders: two of {', '.join(names)} have one name; rename a file")
+    return {
+        name: pretrained(method, architecture, dataset)
+        for name, method in zip(names, methods, strict=True)
+    }
 
 
 def save_encoder(
@@ -257,31 +263,11 @@ def _load(encoder: Encoder, path: str | Path) -> None:
         encoder.network.load_state_dict(file.tensors(encoder.network.state_dict()))
 
 
-def _check_dataset(path: Path, dataset: str | Path | None) -> None:
-    wanted = paths.dataset_name(dataset or paths.DEFAULT)
-    held = read_provenance(path).get("dataset", wanted)
-    if TRAINS_LIKE.get(held, held) != wanted:
-        raise ValueError(
-            f"{paths.show(path)} was pretrained on {held}, not on {wanted}. To pretrain on "
-            f"{wanted}, run {_training(dataset)}; to use this file all the same, name it by its "
-            f"path, {str(path)!r}"
-        )
-
-
-def _training(dataset: str | Path | None) -> str:
-    notebook = "notebook 02_spd_pretraining"
-    if dataset in (None, paths.DEFAULT):
-        return notebook
-    command = f"python -m spdlib.notebooks run 02 --dataset {shlex.quote(str(dataset))}"
-    return f"{notebook} on this data set ({command})"
-
-
 @torch.no_grad()
 def _widths(encoder: Encoder) -> tuple[tuple[int, ...], int]:
     # Measured, not listed, so that a new architecture cannot be listed wrongly.
     encoder.eval()
-    image = torch.zeros(1, 3, 64, 64)
-    widths = tuple(stage.shape[1] for stage in encoder.stages(image, 4))
-    feature_dim = encoder(image).shape[1]
+    stages = encoder.stages(torch.zeros(1, 3, 64, 64), 4)
+    feature_dim = encoder.pooled(stages[-1]).shape[1]
     encoder.train()
-    return widths, feature_dim
+    return tuple(stage.shape[1] for stage in stages), feature_dim

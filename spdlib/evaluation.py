@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from spdlib import features, intervals, metrics, results
 from spdlib.datasets import SampleImages, dataset_name
@@ -47,6 +47,8 @@ ORACLE = "oracle: max F1, has seen the test images"
 Array: TypeAlias = NDArray[Any]
 # Yields the images chosen, by default all, or their pooled features, a batch at a time.
 Reader: TypeAlias = Callable[..., Iterator[Tensor]]
+Counter: TypeAlias = Callable[[Iterator[Tensor]], Iterator[Tensor]]  # passes on what it counts
+Sources: TypeAlias = dict[bool, tuple[list[Reader], Counter]]
 
 
 def samples(
@@ -166,7 +168,7 @@ def _check_enough(name: str, normal: pd.DataFrame, alone: bool) -> None:
 
 @dataclass
 class Evaluation:
-    """What the detector says of every test sample, by encoder.
+    """A detector's maps and scores of every test sample, by encoder.
 
     Attributes:
         table: The test samples, rows numbered from 0.
@@ -324,12 +326,10 @@ def evaluate_all(
                 home = encoder.mean.device
                 encoder.to(device)
                 count = partial(_count, bar=bar, note=f"{category}, {method_name(method)}")
-                sources = {False: ([_reader(part, batch_size) for part in images], count)}
+                reads = [_reader(part, batch_size) for part in images]
+                sources: Sources = {False: (reads, count)}
                 if True in pooled:
-                    sources[True] = (
-                        [_pooled(encoder, read, count) for read in sources[False][0]],
-                        iter,
-                    )
+                    sources[True] = [_pooled(encoder, read, count) for read in reads], iter
                 for key, detector in chosen.items():
                     (known, new), counted = sources[detector.pooled]
                     model = detector.build(encoder, n_features, seed)
@@ -340,7 +340,7 @@ def evaluate_all(
     return found
 
 
-def _fit(model: Model, read: Reader, images: int, count: Callable[..., Iterator[Tensor]]) -> Array:
+def _fit(model: Model, read: Reader, images: int, count: Counter) -> Array:
     """Fits a model to all images; returns scores of some before they were learned.
 
     One fold is held out, scored, then learned as well. Of few images further folds are held out
@@ -361,7 +361,7 @@ def _fit(model: Model, read: Reader, images: int, count: Callable[..., Iterator[
     return np.concatenate(scores)
 
 
-def _reader(images: Dataset, batch_size: int) -> Reader:
+def _reader(images: Images, batch_size: int) -> Reader:
     def read(chosen: Any = slice(None)) -> Iterator[Tensor]:
         part = Subset(images, np.arange(len(images))[chosen].tolist())
         return (batch["image"] for batch in DataLoader(part, batch_size))
@@ -369,7 +369,7 @@ def _reader(images: Dataset, batch_size: int) -> Reader:
     return read
 
 
-def _pooled(encoder: Encoder, read: Reader, count: Callable[..., Iterator[Tensor]]) -> Reader:
+def _pooled(encoder: Encoder, read: Reader, count: Counter) -> Reader:
     found = features.pooled(encoder, count(read()))
     return lambda chosen=slice(None): iter([found[chosen]])
 
@@ -396,7 +396,7 @@ def measure(
     """All metrics of all categories, tasks and methods, in the shape of ``spdlib.results``.
 
     Args:
-        found: What there is to measure.
+        found: Maps and scores to measure.
         dataset: Its name or folder.
         architecture: The encoders'.
         repeats: Resamplings of the bootstrap over images.
@@ -432,13 +432,15 @@ def by_defects(found: Iterable[Evaluation]) -> pd.DataFrame:
         for (category, task), method in itertools.product(one.measured(kind), one.methods):
             truth = one.truth(category, task, kind)
             values = _metrics(truth, one.found(category, task, method, kind), task)
-            about = {"task": task, "category": category, "detector": one.detector}
-            rows.append(results.rows(values, **about, method=method_name(method), defects=kind))
+            columns = {"task": task, "category": category, "detector": one.detector,
+                       "method": method_name(method), "defects": kind}  # fmt: skip
+            rows.append(results.rows(values, None, **columns))
     index = ["task", "category", "detector", "method", "metric"]
-    found = pd.concat(rows)
-    order = found[index].drop_duplicates().sort_values(index[:2], kind="stable")
-    wide = found.pivot(index=index, columns="defects", values="value")
-    return 100 * wide.reindex(pd.MultiIndex.from_frame(order))
+    long = pd.concat(rows)
+    order = long[index].drop_duplicates().sort_values(index[:2], kind="stable")
+    wide = long.pivot(index=index, columns="defects", values="value")
+    kinds = [kind for kind in KINDS if kind in wide]
+    return 100 * wide.reindex(pd.MultiIndex.from_frame(order), columns=kinds)
 
 
 def _metrics(truth: Array, scores: Array, task: str) -> metrics.Metrics:
@@ -463,7 +465,8 @@ def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
     >>> pairs(["imagenet", "simsiam", "simsiam_spd", "moco_spd"])
     [('simsiam', 'simsiam_spd')]
     """
-    return [(base, method) for method in methods if (base := baseline_of(method)) in methods]
+    both = [(baseline_of(method) or "", method) for method in methods]
+    return [(baseline, method) for baseline, method in both if baseline in methods]
 
 
 def differences(
@@ -476,8 +479,8 @@ def differences(
     """Gain of + SPD over its baseline, on the same resampled images.
 
     Args:
-        found: What there is to compare.
-        repeats: How often images are drawn with replacement.
+        found: Maps and scores to compare.
+        repeats: Number of draws of the images with replacement.
         seed: Seed of the draws.
         defects: One of :data:`KINDS`; by default what each task is measured on.
         tasks: Which of :data:`TASKS`.
@@ -548,14 +551,14 @@ def thresholds(found: Evaluation, share: float = FALSE_ALARMS) -> pd.DataFrame:
 
 
 def recall_by_area(found: Evaluation, groups: int = 4) -> pd.DataFrame:
-    """How many defects are found, from small to large ones.
+    """Share of the defects that is found, from small to large ones.
 
     A defect counts as found if its map reaches the threshold somewhere inside the mask; the
     threshold flags 5 % of the category's held-out images, see :meth:`Evaluation.alarm`.
 
     Args:
         found: Maps and masks; categories are taken together.
-        groups: Of like number of defects.
+        groups: Number of groups, of as many defects each.
 
     Returns:
         One row a method and group: ``area`` (median share of the image), ``smallest``,
@@ -565,22 +568,19 @@ def recall_by_area(found: Evaluation, groups: int = 4) -> pd.DataFrame:
     area = found.masks[rows].float().mean((1, 2)).numpy()
     # By rank, so that groups are of like number; ties stay in the order of the table.
     group = np.argsort(np.argsort(area, kind="stable"), kind="stable") * groups // max(1, len(area))
-    category = found.table.category.to_numpy()[rows]
-    lines = []
+    category, parts = found.table.category.to_numpy()[rows], []
     for method in found.methods:
         inside = found.maps[method][rows].masked_fill(~found.masks[rows], -torch.inf)
         alarms = {name: found.alarm(name, method) for name in np.unique(category)}
         hit = inside.amax((1, 2)).numpy() >= [alarms[name] for name in category]
-        for number in np.unique(group):
-            chosen = group == number
-            sizes = area[chosen]
-            line = {"method": method, "group": number, "area": float(np.median(sizes)),
-                    "smallest": float(sizes.min()), "largest": float(sizes.max()),
-                    "defects": len(sizes)}  # fmt: skip
-            lines.append(line | _share("recall", hit[chosen]))
-    names = ("method", "group", "area", "smallest", "largest", "defects", "recall", "low", "high")
-    table = pd.DataFrame(lines).rename(columns={"recall_low": "low", "recall_high": "high"})
-    return table.reindex(columns=list(names))
+        shares = {"method": method, "group": group, "area": area, "hit": hit}
+        parts.append(pd.DataFrame(shares).sort_values("group", kind="stable"))
+    by_group = pd.concat(parts).groupby(["method", "group"], sort=False)
+    table = by_group["area"].agg(area="median", smallest="min", largest="max", defects="size")
+    recall = [_share("recall", hit.to_numpy()) for _, hit in by_group["hit"]]
+    ends = pd.DataFrame(recall, table.index, ["recall", "recall_low", "recall_high"])
+    ends.columns = pd.Index(["recall", "low", "high"])
+    return table.join(ends).reset_index()
 
 
 def _share(name: str, flagged: Array) -> dict[str, float]:
@@ -639,5 +639,5 @@ def cases(found: Evaluation, category: str, method: str, count: int = 3) -> dict
 
 
 def provenance(encoders: Mapping[str, Encoder]) -> dict[str, dict[str, Any]]:
-    """How each encoder's weights were made, for a file of results."""
+    """Origin of each encoder's weights, for a file of results."""
     return {method: copy.deepcopy(encoder.provenance) for method, encoder in encoders.items()}

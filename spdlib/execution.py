@@ -6,9 +6,11 @@ import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from queue import Empty
+from types import GenericAlias
 from typing import Any, TextIO
 
 import nbformat
@@ -21,7 +23,16 @@ from spdlib.settings import unknown
 
 Values = dict[str, Any]
 
+# nbconvert's page, with the pictures' alt texts that it leaves out.
+TEMPLATE = """\
+{%- extends 'index.html.j2' -%}
+{%- block data_png scoped -%}
+{%- set alt = (output | get_metadata('alt', 'image/png')) or 'a picture' -%}
+{{ super() | replace('<img ', '<img alt="' ~ (alt | escape_html) ~ '" ', 1) }}
+{%- endblock data_png -%}
+"""
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*m")  # in the messages of coloured tracebacks
 SCALARS = (bool, int, float, str)
 # papermill reads neither `str | None` nor a comment with an equals sign.
@@ -47,7 +58,7 @@ def find(names: list[str] | None = None) -> list[Path]:
             places = [folder / name for folder in (Path.cwd(), paths.root(), home)]
             found = [path for path in places if path.is_file()][:1]
         if not found:
-            there = ", ".join(one.stem for one in known)
+            there = ", ".join(one.stem for one in known) or "none here: work in a checkout"
             raise FileNotFoundError(f"no notebook {name!r}; there are {there}")
         chosen += found
     return sorted(set(chosen), key=lambda path: path.name)
@@ -59,7 +70,7 @@ class Parameter:
 
     Attributes:
         name: Its name.
-        kind: Type of its value; Any where it is not known.
+        kind: Type of its value where it is not None; Any where it is not known.
         is_optional: Whether it may be None.
         default: The notebook's own value; None also where that is no literal.
     """
@@ -85,15 +96,13 @@ class Parameter:
         >>> Parameter("interactive", bool, False, True).read("no")
         False
         """
-        if value is None or value in ("null", "None"):
-            value = None if self.is_optional else value
-        elif isinstance(value, str) and self.kind not in SCALARS:
-            value = parse(
-                value, self.name, yaml.SafeLoader if self.kind is Any else yaml.BaseLoader
-            )
-        kind = self.kind | None if self.is_optional else self.kind
+        if self.is_optional and value in (None, "null", "None"):
+            return None
+        if isinstance(value, str) and self.kind not in SCALARS:
+            loader = yaml.SafeLoader if self.kind is Any else yaml.BaseLoader
+            value = parse(value, self.name, loader)
         try:
-            return TypeAdapter(kind).validate_python(value)
+            return TypeAdapter(self.kind).validate_python(value)
         except ValidationError as error:
             problem = error.errors()[0]
         form = f"; a list is written '[{value}]'" if problem["type"] == "list_type" else ""
@@ -114,16 +123,13 @@ def declared(notebook: str | Path) -> dict[str, Parameter]:
     nb.cells = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
     if not nb.cells:
         raise ValueError(f"{paths.show(notebook)}: none of its cells is tagged 'parameters'")
-    optional = set(SAYS_NONE.findall(nb.cells[0].source))
-    plain = COMMENT.sub(r"\1", nb.cells[0].source)
+    source = nb.cells[0].source
     nb.cells[0].source = ANNOTATION.sub(
-        lambda match: match[1] + re.sub(r"[^\w\[\]\s]", ",", match[2]), plain
+        lambda match: match[1] + re.sub(r"[^\w\[\]\s]", ",", match[2]), COMMENT.sub(r"\1", source)
     )
-    found = papermill.inspect_notebook(nb)
-    known = {
-        n: _parameter(n, one["inferred_type_name"], one["default"]) for n, one in found.items()
-    }
-    return {n: replace(one, is_optional=True) if n in optional else one for n, one in known.items()}
+    says_none = SAYS_NONE.findall(source)
+    found = papermill.inspect_notebook(nb).values()
+    return {one["name"]: _parameter(one, one["name"] in says_none) for one in found}
 
 
 def fit(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> Values:
@@ -186,6 +192,7 @@ def execute(
     output: str | Path,
     parameters: Mapping[str, Any] | None = None,
     log: TextIO | None = None,
+    **kernel: Any,
 ) -> NotebookNode:
     """Executes a notebook through papermill and writes it, cleaned, and an HTML copy.
 
@@ -195,6 +202,7 @@ def execute(
             before an error is there to read, too.
         parameters: Values for the ``parameters`` cell.
         log: Where to write what cells print, while they run.
+        **kernel: Options of the kernel's process: ``env``, its variables; ``cwd``, its folder.
 
     Returns:
         The executed notebook.
@@ -203,26 +211,29 @@ def execute(
         RuntimeError: A cell failed, or an explorer did; the message is the error's own.
     """
     import papermill
+    from papermill.parameterize import parameterize_notebook
 
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(_with_parameters(notebook, dict(parameters or {})), output)
+    nb = papermill.iorw.load_notebook_node(str(notebook))
+    if parameters:
+        nb = parameterize_notebook(nb, dict(parameters))
+        # Their text may hold what is no UTF-8, and so cannot be written; the cell escapes it.
+        nb.metadata.papermill["parameters"] = {}
+    nbformat.write(nb, output)
     path = re.sub(r"([{}])", r"\1\1", str(output))  # papermill takes paths for templates
-    try:
-        nb = papermill.execute_notebook(
+    with suppress(papermill.PapermillExecutionError):  # the file holds it, too
+        papermill.execute_notebook(
             path, path, progress_bar=False, stdout_file=log, stderr_file=log,
-            kernel_manager_class=_patient_manager(),
+            kernel_manager_class=_patient_manager(kernel),
             # A kernel warns that it talks over TCP, which it does within this machine, and calls
             # the interrupt with which it is ended an error.
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )  # fmt: skip
-        problems = errors(nb)
-    except papermill.PapermillExecutionError as error:
-        nb = nbformat.read(output, as_version=4)
-        problems = [f"cell {error.exec_count}: {error.ename}: {error.evalue}"]
-    clean(nb)
+    nb = nbformat.read(output, as_version=4)
+    problems = errors(nb)
     with paths.replacing(output) as temporary:
-        nbformat.write(nb, temporary)
+        nbformat.write(clean(nb), temporary)
     with paths.replacing(output.with_suffix(".html")) as temporary:
         temporary.write_text(_html(nb, output.stem), encoding="utf-8")
     if problems:
@@ -230,17 +241,22 @@ def execute(
     return nb
 
 
-def _patient_manager() -> type:
-    """A manager of kernels whose replies are looked for every second.
+def _patient_manager(options: Values) -> type:
+    """A manager of kernels that start with some options, and whose replies are looked for.
 
     A widget's message that is sent while a reply is waited for can swallow the signal that the
-    reply is there; nbclient then waits for ever (jupyter/nbclient, issue 312).
+    reply is there; nbclient then waits for ever (jupyter/nbclient, issue 312). This one looks
+    for a reply every second.
     """
     from jupyter_client.manager import AsyncKernelManager
 
     class Patient(AsyncKernelManager):
-        def client(self, **options: Any) -> Any:
-            client = super().client(**options)
+        # Its types say None: jupyter_client makes it from a function that waits for this one.
+        async def start_kernel(self, **given: Any) -> Any:  # type: ignore[override]
+            return await super().start_kernel(**given | options)
+
+        def client(self, **given: Any) -> Any:
+            client = super().client(**given)
             wait = client.shell_channel.get_msg
 
             async def get_msg(timeout: float | None = None) -> Any:
@@ -256,34 +272,30 @@ def _patient_manager() -> type:
 
 
 def errors(nb: NotebookNode) -> list[str]:
-    """What failed in an executed notebook, also where ipywidgets swallowed it.
+    """Errors of an executed notebook, also those that ipywidgets swallowed.
 
     An exception inside a widget's callback never reaches a cell's outputs: it stays in the
     state of an ``Output`` widget, where neither papermill nor a reader of cells sees it.
     """
-    found = [
-        f"cell {cell.execution_count}: {output.ename}: {output.evalue}"
-        for cell in nb.cells
-        if cell.cell_type == "code"
-        for output in cell.outputs
-        if output.output_type == "error"
+    outputs = [(f"cell {c.execution_count}", o) for c in nb.cells for o in c.get("outputs", ())]
+    widgets = nb.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    for widget in widgets.values():
+        outputs += [("a widget", o) for o in widget.get("state", {}).get("outputs", ())]
+    return [
+        f"{where}: {output.get('ename')}: {output.get('evalue')}"
+        for where, output in outputs
+        if isinstance(output, dict) and output.get("output_type") == "error"
     ]
-    widgets = nb.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
-    for widget in widgets.get("state", {}).values():
-        for output in widget.get("state", {}).get("outputs", ()):
-            if isinstance(output, dict) and output.get("output_type") == "error":
-                found.append(f"a widget: {output.get('ename')}: {output.get('evalue')}")
-    return found
 
 
 def clean(nb: NotebookNode) -> NotebookNode:
     """Removes, in place, what a reader of the file cannot use: widget and papermill metadata.
 
-    A widget's view is of no use without its kernel; its text stays in its place.
+    A widget's view is of no use without its kernel; its text stays in its place. What the kernel
+    says of its language stays whole: JupyterLab would add it as soon as the notebook is opened.
     """
     kept = {"kernelspec", "language_info", "spdlib"}
     nb.metadata = NotebookNode({k: v for k, v in nb.metadata.items() if k in kept})
-    nb.metadata["language_info"] = {"name": "python"}
     nb.metadata["spdlib"] = {"code_sha256": digest(nb)}
     for cell in nb.cells:
         tags = cell.metadata.get("tags", [])
@@ -303,41 +315,30 @@ def digest(nb: NotebookNode) -> str:
 def print_any_text() -> None:
     """Makes names whose bytes are no UTF-8 printable: they are written as ``\\udcfc``."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # a stream that somebody put there
+        if isinstance(stream, TextIOWrapper):  # or what somebody put there
             stream.reconfigure(errors="backslashreplace")
 
 
-def _parameter(name: str, annotation: str, text: str) -> Parameter:
-    default = None
+def _parameter(found: Mapping[str, str], says_none: bool) -> Parameter:
+    """A parameter as papermill finds it: texts of its annotation and of its default."""
+    words, default = re.findall(r"\w+", found["inferred_type_name"]), None
     with suppress(ValueError, SyntaxError):  # an expression: only the notebook knows its value
-        default = ast.literal_eval(text)
-    depth = annotation.count("list") or isinstance(default, list)
-    items = default if isinstance(default, list) and default else [default]
-    kinds = {kind for kind in SCALARS if re.search(rf"\b{kind.__name__}\b", annotation)}
-    kinds = kinds or {type(item) for item in items} & set(SCALARS)
-    if not kinds and depth:
-        kinds = {str}  # `list = None` says no more; names are the most common
-    kind = kinds.pop() if len(kinds) == 1 else Any
-    for _ in range(depth if kind is not Any else 0):
-        kind = list[kind]
-    is_optional = bool(depth) or text == "None" or bool(re.search(r"None|Optional", annotation))
-    return Parameter(name, kind, is_optional, default)
-
-
-def _with_parameters(notebook: str | Path, parameters: Values) -> NotebookNode:
-    """A notebook with a cell of parameters, as papermill makes it."""
-    from papermill.iorw import load_notebook_node
-    from papermill.parameterize import parameterize_notebook
-
-    nb = load_notebook_node(str(notebook))
-    if parameters:
-        nb = parameterize_notebook(nb, parameters)
-        # Their text may hold what is no UTF-8, and so cannot be written; the cell escapes it.
-        nb.metadata.papermill["parameters"] = {}
-    return nb
+        default = ast.literal_eval(found["default"])
+    is_list = "list" in words or isinstance(default, list)
+    item = default[0] if is_list and default else default
+    kinds = [kind for kind in SCALARS if kind.__name__ in words]
+    kinds = kinds or [kind for kind in SCALARS if type(item) is kind]
+    kind: Any = kinds[0] if len(kinds) == 1 else Any
+    if is_list and not kinds:
+        kind = str  # `list = None` says no more; names are the most common
+    for _ in range(max(words.count("list"), is_list) if kind is not Any else 0):
+        kind = GenericAlias(list, kind)
+    is_optional = is_list or says_none or found["default"] == "None" or "None" in words
+    return Parameter(found["name"], kind, is_optional or "Optional" in words, default)
 
 
 def _html(nb: NotebookNode, title: str) -> str:
     from nbconvert import HTMLExporter
 
-    return HTMLExporter().from_notebook_node(nb, {"metadata": {"name": title}})[0]
+    exporter = HTMLExporter(raw_template=TEMPLATE)
+    return exporter.from_notebook_node(nb, {"metadata": {"name": title}})[0]

@@ -45,6 +45,8 @@ class Images(Dataset):
         ValueError: A tensor has another form, or a file does not decode; the file is named.
     """
 
+    table: Any
+
     def __init__(
         self,
         images: pd.DataFrame | Tensor,
@@ -55,20 +57,22 @@ class Images(Dataset):
         skip: bool = False,
     ):
         self.skipped: list[str] = []
+        self.table: Any = None
+        self._held: tuple[Tensor, Tensor] | None = None
         if isinstance(images, Tensor):
             if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
                 form = f"{images.dtype} {tuple(images.shape)}"
                 raise ValueError(f"images: {form}, expected uint8 (N, 3, H, W)")
             none = torch.zeros(len(images), 1, 1, dtype=torch.bool).expand_as(images[:, 0])
-            self.table, self.size, self._held = None, images.shape[-1], (images, none)
+            self.size, self._held = images.shape[-1], (images, none)
             return
         self._samples = SampleImages(images, size, None if crop else size)
-        self.table, self.size, self._held = self._samples.table, size, None
+        self.table, self.size = self._samples.table, size
         if 4 * size**2 * len(images) <= memory:
             self._hold(workers, skip)
 
     def _hold(self, workers: int, skip: bool) -> None:
-        shape, kept = (len(self.table), self.size, self.size), []
+        shape, kept = (len(self.table), self.size, self.size), list[int]()
         masks = torch.empty(shape, dtype=torch.bool)
         images = torch.empty(shape[0], 3, *shape[1:], dtype=torch.uint8)
         with ThreadPool(max(1, workers)) as pool:
@@ -164,11 +168,13 @@ class Images(Dataset):
 
     def _batch(self, numbers: Sequence[int]) -> dict[str, Tensor]:
         if self._held:
-            found, unreadable = self._held[0][numbers], []
+            found, failed = self._held[0][numbers], list[int]()
         else:
-            images, numbers, failed = zip(*map(self._next, numbers), strict=True)
-            found, unreadable = torch.stack(images), [n for some in failed for n in some]
-        unreadable = torch.tensor(unreadable, dtype=torch.long)
+            read = [self._next(number) for number in numbers]
+            found = torch.stack([image for image, _, _ in read])
+            numbers = [number for _, number, _ in read]
+            failed = [number for _, _, some in read for number in some]
+        unreadable = torch.tensor(failed, dtype=torch.long)
         return {"images": found, "numbers": torch.tensor(numbers), "unreadable": unreadable}
 
     def _next(self, number: int) -> tuple[Tensor, int, list[int]]:

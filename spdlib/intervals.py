@@ -16,7 +16,7 @@ def half_width(std: Any, count: ArrayLike, level: float = LEVEL) -> NDArray:
 
     Args:
         std: Standard deviation of the sample, with ``count - 1`` degrees of freedom.
-        count: How many values there are.
+        count: Number of values.
         level: Coverage, e.g. 0.95.
 
     >>> round(float(half_width(2.0, 4)), 3)
@@ -74,7 +74,7 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
 
 
 def draws(count: int, repeats: int = 1000, seed: int = 0) -> NDArray[np.int64]:
-    """How often each of ``count`` images is drawn, with replacement: (repeats, count).
+    """Number of times that each of ``count`` images is drawn, with replacement: (repeats, count).
 
     The same seed draws the same images, so differences of two detectors on them are paired.
     """

@@ -282,14 +282,20 @@ def run_name(method: str, term: str = "", departures: Mapping[str, Any] | None =
     'moco_spd_image_no_frozen_statistics'
     """
     parts = [method, *([term] if term else [])]
-    for name, value in (departures or {}).items():
-        if isinstance(value, str):
-            parts.append(value)
-        elif isinstance(value, bool):
-            parts.append(name if value else f"no_{name}")
-        else:
-            parts.append(f"{name}{value:g}")
-    return "_".join(parts)
+    return "_".join(parts + [spelled(*departure) for departure in (departures or {}).items()])
+
+
+def spelled(name: str, value: Any) -> str:
+    """A setting that departs from its preset, as a training's name has it.
+
+    >>> spelled("foreground", "image"), spelled("frozen_batchnorm", True), spelled("eta", 0.5)
+    ('image', 'frozen_batchnorm', 'eta0.5')
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return name if value else f"no_{name}"
+    return f"{name}{value:g}"
 
 
 def split_name(method: str) -> tuple[str, str, str]:
@@ -299,6 +305,7 @@ def split_name(method: str) -> tuple[str, str, str]:
     (('simsiam', 'spd', 'eta0.5'), ('imagenet', '', ''))
     """
     found = re.fullmatch(rf"(.+?)_({'|'.join(TERMS)})(?:_(.+))?", method)
+    found = found or re.fullmatch(rf"({'|'.join(METHODS)})()_(.+)", method)
     return (found[1], found[2], found[3] or "") if found else (method, "", "")
 
 

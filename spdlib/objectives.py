@@ -60,6 +60,7 @@ class Baseline(nn.Module):
     """
 
     views = 2
+    loss: Callable[..., Tensor]
 
     def __init__(self, encoder: Encoder, projection: nn.Module):
         super().__init__()
@@ -167,7 +168,8 @@ class SpdDense(nn.Module):
         found = []
         for stage, project in zip(self.stages, self.projections, strict=True):
             cosines = full(F.cosine_similarity, *project(maps[stage - 1]).chunk(2))
-            reached = F.adaptive_avg_pool2d(alpha, cosines.shape[-2:])[:, 0].to(cosines)
+            size = cosines.shape[1], cosines.shape[2]
+            reached = F.adaptive_avg_pool2d(alpha, size)[:, 0].to(cosines)
             found.append(torch.stack([_mean(cosines, 1 - reached), _mean(cosines, reached)]))
         together, apart = torch.stack(found).mean(0)
         terms = {"cos_positive": together.detach(), "cos_negative": apart.detach()}
@@ -307,7 +309,9 @@ def _power(values: Tensor) -> Tensor:
     return values.square().mean().clamp_min(1e-12)
 
 
-def _passed(network, views: tuple[Tensor, ...], joint: bool) -> tuple[Tensor, ...]:
+def _passed(
+    network: Callable[[Tensor], Tensor], views: tuple[Tensor, ...], joint: bool
+) -> tuple[Tensor, ...]:
     if joint:
         return network(torch.cat(views)).chunk(len(views))
     return tuple(network(view) for view in views)

@@ -10,14 +10,17 @@ All values are percentages. AU-PR is the area by linear interpolation, see
 :func:`spdlib.metrics.aupr`.
 """
 
+import sysconfig
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from spdlib import paths
 
+FILE = "tables_7_to_14.csv"
 TABLES = tuple(range(7, 15))
 PRETRAININGS = ("SimSiam", "SimSiam+SPD", "Supervised", "Supervised+SPD")
 METRICS = ("AU-PR", "AU-ROC")
@@ -59,7 +62,7 @@ def table(number: int, show: str = "value") -> pd.DataFrame:
 
     Args:
         number: 7 to 14.
-        show: What stands in it: ``"value"`` (numbers, to compute with), ``"text"`` (with
+        show: Content of its cells: ``"value"`` (numbers, to compute with), ``"text"`` (with
             marks, to read), ``"status"``, ``"suspect"`` or ``"scanned"``.
 
     Returns:
@@ -118,7 +121,7 @@ def column_means() -> pd.DataFrame:
 
 
 def gains(number: int | None = None) -> pd.DataFrame:
-    """What + SPD adds to its baseline, subset by subset.
+    """Gains of + SPD over its baseline, subset by subset.
 
     Returns:
         Columns ``table``, ``protocol``, ``task``, ``group``, ``subset``, ``metric``,
@@ -145,7 +148,7 @@ def gains(number: int | None = None) -> pd.DataFrame:
 def sign_counts(
     gains: pd.DataFrame, by: Sequence[str] = ("table", "protocol", "task", "baseline", "metric")
 ) -> pd.DataFrame:
-    """How often a gain is positive, negative or nil, and its mean.
+    """Numbers of positive, negative and nil gains, and their mean.
 
     Args:
         gains: As :func:`gains` returns them.
@@ -193,7 +196,9 @@ def disagreements(number: int | None = None) -> pd.DataFrame:
 
 @cache
 def _read() -> pd.DataFrame:
-    path = paths.root() / "data" / "paper" / "tables_7_to_14.csv"
+    # In a checkout; with a plain installation beside the environment's other data.
+    places = paths.root() / "data" / "paper", Path(sysconfig.get_path("data"), "share", "spdlib")
+    path = next((folder / FILE for folder in places if (folder / FILE).is_file()), places[0] / FILE)
     rows = pd.read_csv(path, dtype={"scanned": str}, keep_default_na=False)
     rows["method"] = rows.pretraining.str.lower().str.replace("+", "_")
     rows["mark"] = ""

@@ -116,7 +116,7 @@ class PatchCore:
         around = torch.cdist(known, self.bank).topk(count, largest=False).indices
         apart = (furthest[:, None] - self.bank[around]).norm(dim=2)
         if count > 1:  # a single kept patch has no neighbours to be compared with
-            score = score * (1 - apart.softmax(1)[:, 0])
+            score = score * (1 - (score - apart.logsumexp(1)).exp())
         down, across = map(smoothing_matrix, self.grid, self.image_size)
         heat = distances.view(-1, *self.grid).cpu()
         return down @ heat @ across.T, score.cpu()

@@ -95,6 +95,7 @@ class Pooled:
 
     def _features(self, batches: Iterable[Batch]) -> Tensor:
         batches = list(batches)
-        if batches and all(isinstance(batch, Tensor) and batch.ndim == 2 for batch in batches):
-            return torch.cat(batches)
+        given = [batch for batch in batches if isinstance(batch, Tensor) and batch.ndim == 2]
+        if given and len(given) == len(batches):
+            return torch.cat(given)
         return features.pooled(self.encoder, batches)

@@ -9,7 +9,8 @@ and then.
 import io
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from operator import length_hint
+from typing import Any, TypeVar
 
 from tqdm.std import tqdm
 
@@ -25,8 +26,8 @@ class Bar(tqdm):
 
     Args:
         total: How many units there are.
-        text: What is being done, e.g. ``"SimSiam + SPD"``.
-        unit: What is counted, e.g. ``"images"``.
+        text: Name of the work, e.g. ``"SimSiam + SPD"``.
+        unit: Name of a unit, e.g. ``"images"``.
         seconds: Least time between two redraws; a log has its own.
         done: How many units an earlier run has done.
     """
@@ -36,7 +37,7 @@ class Bar(tqdm):
     def __init__(
         self, total: int, text: str = "", unit: str = "it", seconds: float = 0.5, done: int = 0
     ):
-        self._shown = _display() if in_notebook() else None
+        self._shown = _display()
         self._is_log = not (self._shown or sys.stderr.isatty())
         super().__init__(
             total=total,
@@ -86,7 +87,7 @@ def track(
     >>> list(track([1, 2, 3], "counting"))
     [1, 2, 3]
     """
-    with Bar(len(items) if total is None else total, text, unit) as bar:
+    with Bar(length_hint(items) if total is None else total, text, unit) as bar:
         for item in items:
             yield item
             bar.update()
@@ -98,14 +99,10 @@ class _Line(str):
     __repr__ = str.__str__
 
 
-def in_notebook() -> bool:
-    """Whether this process is a notebook's kernel."""
+def _display() -> Any:
+    """A new display of the notebook whose kernel this process is; None without one."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    return shell is not None and hasattr(shell, "kernel")
-
-
-def _display():
-    from IPython.display import display
-
-    return display(_Line(""), display_id=True)
+    if ipython is None or not hasattr(shell, "kernel"):
+        return None
+    return ipython.display.display(_Line(""), display_id=True)

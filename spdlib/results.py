@@ -26,7 +26,7 @@ COLUMNS = {
     "downstream_model": "PaDiM, binary classifier or U-Net, as in the paper",
     "encoder": "architecture, e.g. efficientnet_lite0",
     "method": "pretraining: imagenet, simsiam, simsiam_spd, supervised_spd ...",
-    "setting": "what else a sweep set, not as the notebook does, e.g. size=96; none elsewhere",
+    "setting": "sweep parameters that differ from the notebook's defaults, e.g. size=96; or none",
     "seed": "of the run",
     "draw": "number of the few-shot draw; none elsewhere",
     "metric": "AU-PR (linear), AU-ROC, AP (average precision, steps), max F1 or AU-PRO",
@@ -99,7 +99,7 @@ def save(
         name: E.g. ``"03_padim_evaluation"``.
         table: One value a row, with the columns of ``COLUMNS`` (those in ``OPTIONAL`` may be
             absent) and any others.
-        about: How it was made: parameters, provenance of encoders; JSON values.
+        about: Origin of the values: parameters, provenance of encoders; JSON values.
         dataset: Whose results they are; decides the folder, see :func:`spdlib.paths.results`.
 
     Raises:

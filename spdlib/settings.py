@@ -1,7 +1,7 @@
 """Checked settings: the types that settings share, and errors that name what does not fit."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
@@ -31,7 +31,7 @@ def unknown(name: str, known: Iterable[str]) -> str:
     return f"{name}: unknown parameter; {hint}"
 
 
-def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
+def _explain(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     value = problem["input"]
     if not name:  # about several of them

@@ -15,6 +15,7 @@ What to draw and how to apply it are two steps, so that a draw can be shown, kep
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -198,7 +199,7 @@ class SmoothBlend(v2.Transform):
         return self.blend(inpt, params["draw"])
 
     def draw(
-        self, count: int, size: tuple[int, int], generator: torch.Generator | None = None
+        self, count: int, size: Sequence[int], generator: torch.Generator | None = None
     ) -> Draw:
         """Draws for ``count`` images of ``size`` (height, width), independently for each."""
         height, width = size
@@ -266,7 +267,7 @@ class SmoothBlend(v2.Transform):
 
     def _draw_for(self, images: Tensor, generator: torch.Generator | None) -> Draw:
         batch = self._as_batch(images)
-        return self.draw(len(batch), tuple(batch.shape[-2:]), generator)
+        return self.draw(len(batch), batch.shape[-2:], generator)
 
     def _as_batch(self, images: Tensor) -> Tensor:
         if not isinstance(images, Tensor) or images.ndim not in (3, 4):
@@ -399,7 +400,7 @@ class RimAlone(SmoothBlend):
     """
 
     def draw(
-        self, count: int, size: tuple[int, int], generator: torch.Generator | None = None
+        self, count: int, size: Sequence[int], generator: torch.Generator | None = None
     ) -> Draw:
         """As SmoothBlend draws: boxes of the same size at the same places."""
         draw = super().draw(count, size, generator)

@@ -3,8 +3,8 @@
     python -m spdlib.sweep 03 -p seed '[0, 1, 2]' -j 2
     python -m spdlib.sweep notebooks/03_padim_evaluation.ipynb -g grid.yaml --dask tcp://HOST:8786
 
-Each run is a process of its own, so that one which crashes stops no other, and has a folder
-under ``runs/sweeps/NOTEBOOK/``, named by its parameters:
+Each run has a kernel of its own, so that one which crashes stops no other, and a folder under
+``runs/sweeps/NOTEBOOK/``, named by its parameters:
 
     NOTEBOOK.ipynb, .html   executed
     log.txt                 what it printed, and its error
@@ -25,11 +25,10 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,8 +49,9 @@ Grid = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 RECORD, LOG = "run.yaml", "log.txt"
 LONGEST = 160  # characters of a run's name; longer ones end in a digest
 WAIT_FOR_WORKERS = 120  # seconds
-THREADS = "OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM"
-PROCESSES: set[subprocess.Popen] = set()  # that this process waits for
+THREADS = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
+# Parameters that are no setting of their own: columns of the results tell them.
+TOLD = {"dataset", "categories", "encoders", "architecture", "detector", "seed"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Run:
     """One notebook with one set of parameters, in one folder.
 
     Attributes:
-        notebook: What is run.
+        notebook: Path of the notebook.
         parameters: Those of the grid, as the notebook declares them.
         setting: Those of them that are not the notebook's defaults.
         extra: Parameters that are no part of the grid: explorers off.
@@ -75,15 +75,6 @@ class Run:
     folder: Path
     code: str
     encoders: Path
-
-    @property
-    def command(self) -> list[str]:
-        """The command that runs it."""
-        values = {n: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
-                  for n, v in (self.extra | self.parameters).items()}  # fmt: skip
-        given = [part for n, value in values.items() for part in ("-p", n, value)]
-        run = [sys.executable, "-m", "spdlib.notebooks", "run", str(self.notebook)]
-        return [*run, "--verbose", *given]
 
     @property
     def record(self) -> Values:
@@ -135,20 +126,15 @@ def expand(grid: Grid) -> list[Values]:
     return runs
 
 
-def name(run: Values, order: Collection[str] = ()) -> str:
+def name(run: Values) -> str:
     """A folder's name for a run, from its parameters; different runs have different names.
 
-    Args:
-        run: Parameters.
-        order: Names in the order in which they come; others follow, sorted.
-
-    >>> name({"seed": 1, "category": "poly"}, order=["category", "seed"])
+    >>> name({"category": "poly", "seed": 1})
     'category=poly,seed=1'
     >>> name({})
     'defaults'
     """
-    names = sorted(run, key=lambda n: ([*order].index(n) if n in order else len(order), n))
-    plain = ",".join(f"{n}={_plain(run[n])}" for n in names) or "defaults"
+    plain = ",".join(f"{n}={_plain(value)}" for n, value in run.items()) or "defaults"
     safe = re.sub(r"[^\w.,=+-]", "_", plain, flags=re.ASCII)
     if safe == plain and len(safe) <= LONGEST:
         return safe
@@ -172,10 +158,12 @@ def plan(notebook: str | Path, grid: Grid, folder: str | Path | None = None) -> 
     known = execution.declared(notebook)
     code = execution.digest(execution.read(notebook))
     quiet = {"interactive": False} if "interactive" in known else {}
-    found, problems = [], {}
+    found: list[Values] = []
+    problems: dict[str, None] = {}  # each once, in order
     for given in expand(grid):
         try:
-            found.append(execution.fit(known, given))
+            values = execution.fit(known, given)
+            found.append({n: values[n] for n in known if n in values})
         except ValueError as error:
             problems |= dict.fromkeys(str(error).split("\n  "))
     if problems:
@@ -187,7 +175,7 @@ def plan(notebook: str | Path, grid: Grid, folder: str | Path | None = None) -> 
     for values in found:
         setting = {n: value for n, value in values.items() if known[n].default != value}
         encoders = paths.encoders(values.get("dataset", own)).absolute()
-        place = folder / name(values, order=list(known))
+        place = folder / name(values)
         runs[place] = Run(notebook, values, setting, quiet, place, code, encoders)
     return list(runs.values())
 
@@ -258,34 +246,30 @@ def collect(folder: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: A run's file of results cannot be read; names it.
     """
-    folder = Path(folder)
+    folder, parts, datasets = Path(folder), [], []
     rows = runs(folder)
     _write_csv(folder / "runs.csv", rows)
     done = rows[rows.state == "done"].sort_values("started")
-    newest = done[done.code == done.code.iloc[-1]].run if len(done) else []
-    parts = {run: results.read(folder / run / "results") for run in sorted(newest)}
-    parts = {run: part.assign(run=run) for run, part in parts.items() if len(part)}
-    if not parts:
-        return pd.DataFrame(columns=[*results.COLUMNS, "run"])
-    records = {run: read(folder / run) for run in parts}
-    names = {n: None for record in records.values() for n in record["parameters"]}
-    untold = [n for n in names if not all(_is_told(n, records[r], parts[r]) for r in parts)]
-    for run, record in records.items():
-        values = {n: record["parameters"].get(n) for n in untold}
-        columns = {n: str(v) if isinstance(v, list) else v for n, v in values.items()}
-        setting = {n: v for n, v in record["setting"].items() if n in untold}
-        text = name(setting, order=untold) if setting else None
-        parts[run] = parts[run].assign(**columns, setting=text)
-    found = pd.concat(parts.values(), ignore_index=True)
-    _write_csv(folder / "results.csv", found)
-    about = {"sweep": paths.show(folder.absolute()), "runs": len(newest)}
-    dataset = _only(record["parameters"].get("dataset") for record in records.values())
-    results.save(f"sweep_{folder.name}", found.drop(columns="run"), about, dataset)
-    return found
+    for run in sorted(done[done.code.isin(done.code.tail(1))].run):
+        found, record = results.read(folder / run / "results"), read(folder / run)
+        given = {n: v for n, v in record["parameters"].items() if n not in found.columns}
+        setting = {n: v for n, v in record["setting"].items() if n not in TOLD}
+        columns = {n: str(v) if isinstance(v, list) else v for n, v in given.items()}
+        columns |= {"setting": name(setting) if setting else None, "run": run}
+        parts.append(found.assign(**columns))
+        datasets.append(record["parameters"].get("dataset"))
+    none = pd.DataFrame(columns=[*results.COLUMNS, "run"])
+    table = pd.concat(parts, ignore_index=True) if parts else none
+    if len(table):
+        _write_csv(folder / "results.csv", table)
+        about = {"sweep": paths.show(folder.absolute()), "runs": len(parts)}
+        save_as = f"sweep_{folder.name}"
+        results.save(save_as, table.drop(columns="run"), about, _only(datasets))
+    return table
 
 
 def run_one(run: Run, threads: int, data: str, directory: str) -> Values:
-    """Runs a notebook in a process of its own and waits for it; called by the executor.
+    """Runs a notebook and waits for it; called by the executor.
 
     Args:
         run: What to run; its folder exists.
@@ -299,36 +283,32 @@ def run_one(run: Run, threads: int, data: str, directory: str) -> Values:
     Raises:
         FileNotFoundError: This machine does not see the run's folder.
     """
-    host = socket.gethostname()
+    host, since = socket.gethostname(), time.monotonic()
     if not run.folder.is_dir():
         raise FileNotFoundError(
             f"{host} does not see {run.folder}: workers need the same files at the same paths as "
             "the machine that starts the sweep"
         )
-    record = run.record | {"state": "running", "host": host, "threads": threads}
-    record["started"] = datetime.now().astimezone().isoformat(timespec="seconds")
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    record = run.record | {"state": "running", "host": host, "threads": threads, "started": started}
     write(run.folder, record)
-    environment = os.environ | {f"{library}_THREADS": str(threads) for library in THREADS}
-    environment |= {"SPDLIB_RUNS": str(run.folder), "SPDLIB_DATA": data}
-    _end_leftover(run)
-    shutil.rmtree(run.folder / "results", ignore_errors=True)  # of an earlier try
-    since = time.monotonic()
-    _link(run.encoders, run.folder / "encoders")
-    with (
-        open(run.folder / LOG, "w", encoding="utf-8") as log,
-        subprocess.Popen(
-            run.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-            cwd=directory,
-        ) as process,
-    ):  # fmt: skip
-        PROCESSES.add(process)
-        code = process.wait()
-        PROCESSES.discard(process)
-    for file in filter(Path.is_symlink, (run.folder / "encoders").iterdir()):
+    encoders = _fresh(run)
+    variables = os.environ | dict.fromkeys(THREADS, str(threads))
+    variables |= {"SPDLIB_RUNS": str(run.folder), "SPDLIB_DATA": data}
+    record["state"] = "done"
+    with open(run.folder / LOG, "w", encoding="utf-8", errors="backslashreplace") as log:
+        try:
+            execution.execute(
+                run.notebook, run.folder / run.notebook.name, run.extra | run.parameters, log,
+                env=variables, cwd=directory,
+            )  # fmt: skip
+        except Exception as error:
+            print(error, file=log)
+            memory = "; perhaps for want of memory, see --memory" if "died" in str(error) else ""
+            record |= {"state": "failed", "error": f"{error}"[:2000] + memory}
+    for file in filter(Path.is_symlink, encoders.iterdir()):
         file.unlink()
-    record |= {"state": "done", "seconds": round(time.monotonic() - since, 1)}
-    if code:
-        record |= {"state": "failed", "error": _error(run.folder / LOG, code)}
+    record["seconds"] = round(time.monotonic() - since, 1)
     write(run.folder, record)
     return record
 
@@ -366,16 +346,14 @@ def _executor(on: Any, threads: int | None, memory: float) -> Iterator[tuple[Exe
         yield _dask(on, threads, memory)
     elif isinstance(on, Executor):
         yield on, threads or max(1, cores() // (getattr(on, "_max_workers", None) or 1))
-    elif on < 1:
-        raise ValueError(f"on: {on} processes, at least 1 is needed")
     else:
-        free = psutil.virtual_memory().available
-        if memory > free:
+        fitting = psutil.virtual_memory().available // memory if memory else on
+        if min(on, fitting) < 1:
             raise ValueError(
-                f"memory: {memory / 1e9:.1f} GB a run, but {free / 1e9:.1f} GB are free"
+                f"{on} processes of {memory / 1e9:.1f} GB of memory: {fitting:.0f} fit here"
             )
-        at_once = min(on, int(free // memory)) if memory else on
-        with ThreadPoolExecutor(at_once) as pool:  # a thread waits for each process
+        at_once = int(min(on, fitting))
+        with ThreadPoolExecutor(at_once) as pool:  # a thread waits for each kernel
             yield pool, threads or max(1, cores() // at_once)
 
 
@@ -383,7 +361,6 @@ def _dask(client: Any, threads: int | None, memory: float) -> tuple[Executor, in
     client.wait_for_workers(1, timeout=WAIT_FOR_WORKERS)
     rooms = pd.DataFrame.from_dict(client.run(_room), orient="index")
     shares = rooms.cores // rooms.groupby("host").slots.transform("sum")
-    threads = threads or max(1, int(shares.min()))
     fitting = rooms.index[rooms.slots * memory <= rooms.memory].tolist()
     if not fitting:
         raise ValueError(
@@ -391,7 +368,7 @@ def _dask(client: Any, threads: int | None, memory: float) -> tuple[Executor, in
             "with --nthreads 1 and a --memory-limit above that"
         )
     only = {"workers": fitting} if memory else {}
-    return client.get_executor(pure=False, **only), threads
+    return client.get_executor(pure=False, **only), threads or max(1, int(shares.min()))
 
 
 def _room(dask_worker: Any) -> Values:
@@ -409,64 +386,46 @@ def _bytes(memory: float | str | None) -> int:
 
 
 def _work(todo: list[Run], executor: Executor, threads: int) -> None:
-    project = str(paths.data().absolute()), os.getcwd()
     for run in todo:
         run.folder.mkdir(parents=True, exist_ok=True)
-    futures, failed = {}, 0
-    try:
-        with Bar(len(todo), todo[0].notebook.stem, "runs", seconds=0.1) as bar:
-            futures = {executor.submit(run_one, run, threads, *project): run for run in todo}
+    shared, failed = (threads, str(paths.data().absolute()), os.getcwd()), 0
+    with Bar(len(todo), todo[0].notebook.stem, "runs", seconds=0.1) as bar:
+        futures = {executor.submit(run_one, run, *shared): run for run in todo}
+        try:
             for future in as_completed(futures):
-                state = _outcome(future, futures[future])
-                failed += state != "done"
+                if error := future.exception():  # the worker is lost, and left no record of an end
+                    lost = {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+                    write(futures[future].folder, futures[future].record | lost)
+                failed += bool(error) or future.result()["state"] != "done"
                 bar.update(note=f"{failed} failed" if failed else "")
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        for process in list(PROCESSES):
-            process.terminate()
-        raise
+        except BaseException:
+            running = [future for future in futures if not future.cancel()]
+            while wait(running, 1).not_done:
+                _end_kernels({str(run.folder) for run in todo})
+            raise
 
 
-def _outcome(future: Future, run: Run) -> str:
-    try:
-        return future.result()["state"]
-    except (Exception, CancelledError) as error:
-        # The worker is lost, not the notebook: it left no record of an end.
-        lost = {"state": "failed", "error": f"{type(error).__name__}: {error}"}
-        write(run.folder, run.record | lost)
-        return "failed"
-
-
-def _link(source: Path, target: Path) -> None:
-    """Links the files of ``source`` in ``target``.
-
-    Files are replaced when they are written, never changed, so what a run writes there becomes
-    a file of its own.
-    """
-    target.mkdir(exist_ok=True)
-    for file in source.glob("*"):
-        (target / file.name).unlink(missing_ok=True)
-        (target / file.name).symlink_to(file)
-
-
-def _end_leftover(run: Run) -> None:
-    """Ends what a killed worker left running: it would go on beside its repetition."""
-    for process in psutil.process_iter(["cmdline"]):
+def _end_kernels(folders: set[str]) -> None:
+    """Ends the kernels of runs that this process started; their runs fail then."""
+    for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            is_same = (process.info["cmdline"] or [])[1:] == run.command[1:]
-            if is_same and process.environ().get("SPDLIB_RUNS") == str(run.folder):
+            if process.environ().get("SPDLIB_RUNS") in folders:
                 process.kill()
 
 
-def _error(log: Path, code: int) -> str:
-    """Why a run failed, from the end of its log."""
-    if code in (-9, 137):
-        return "its process was killed, perhaps for want of memory: see --memory"
-    text = log.read_text(encoding="utf-8", errors="replace").strip()
-    error = text.rpartition("failed: ")[2].partition("\n      see ")[0][-2000:]
-    lost = ": perhaps for want of memory, see --memory" if "Kernel died" in error else ""
-    return (error or f"its process ended with code {code}") + lost
+def _fresh(run: Run) -> Path:
+    """Clears a run's folder of an earlier try's results and links encoders there.
+
+    Files are replaced when they are written, never changed, so what a run writes beside the
+    links becomes a file of its own.
+    """
+    place = run.folder / "encoders"
+    for folder in (run.folder / "results", place):
+        shutil.rmtree(folder, ignore_errors=True)
+    place.mkdir()
+    for file in run.encoders.glob("*"):
+        (place / file.name).symlink_to(file)
+    return place
 
 
 def _plain(value: Any) -> str:
@@ -480,17 +439,6 @@ def _only(datasets: Iterable[str | None]) -> str | None:
     """The one data set of several runs, if it is one."""
     different = set(datasets)
     return different.pop() if len(different) == 1 else None
-
-
-def _is_told(name: str, record: Values, rows: pd.DataFrame) -> bool:
-    """Whether rows of results tell a run's parameter already: by its name, or as a word."""
-    if name in rows.columns or name not in record["parameters"]:
-        return True
-    value = record["parameters"][name]
-    words = set(value) if isinstance(value, list) else {value}
-    columns = [column for column in results.COLUMNS if column in rows.columns]
-    is_words = all(isinstance(word, str) for word in words)
-    return is_words and any(set(rows[column].unique()) == words for column in columns)
 
 
 def _write_csv(path: Path, rows: pd.DataFrame) -> None:
@@ -508,7 +456,7 @@ def _report(rows: pd.DataFrame, where: Path) -> None:
 
 
 def _values(name: str, text: str) -> Any:
-    """What stands in brackets is a list of values; anything else is one value's text."""
+    """A list of values where the text is one in brackets; otherwise the text, one value."""
     try:
         values = execution.parse(text, name)
     except ValueError:
@@ -548,7 +496,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notebook = execution.find([given.notebook])[0]
         grid = load(given.grid) if given.grid else {}
         values = {name: _values(name, text) for name, text in given.p}
-        grid = {**grid, **values} if isinstance(grid, dict) else [{**g, **values} for g in grid]
+        grids: Any = grid if isinstance(grid, list) else [grid]
+        grid = [{**part, **values} for part in grids]
         planned = plan(notebook, grid, given.output)
         if given.list:
             for run in planned:

@@ -27,8 +27,8 @@ def pairs(
     Args:
         false_per_true: False alarms for each further anomaly; sums are rounded.
         free: Share of the anomalies that costs none, in [0, 1].
-        positives: How many anomalies there are.
-        negatives: How many normal samples; false alarms end there.
+        positives: Number of anomalies.
+        negatives: Number of normal samples; false alarms end there.
 
     Returns:
         A pair (true positives, false positives) for each anomaly found.
@@ -45,7 +45,7 @@ def samples(counts: Pairs, negatives: int = NEGATIVES) -> tuple[NDArray[Any], ND
 
     Args:
         counts: (true positives, false positives) after each threshold, from the strictest.
-        negatives: How many normal samples there are in all.
+        negatives: Number of normal samples in all.
 
     Returns:
         Labels (int) and scores (float), highest first. What one threshold adds shares one

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class Training:
     def __init__(self, module: nn.Module, data: Dataset, steps: int, batch_size: int, seed: int):
         self.module, self.data, self.steps = module, data, steps
         self.batch_size, self.seed = batch_size, seed
-        self.step, self.rows = 0, []
+        self.step, self.rows = 0, list[dict[str, Any]]()
         self.folder: Path | None = None
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
@@ -107,16 +107,19 @@ class Training:
         """After the last step."""
 
 
-class Callback:
+T = TypeVar("T", bound=Training, contravariant=True)
+
+
+class Callback(Generic[T]):
     """Listens to a training, in the first process."""
 
-    def on_start(self, training: Training) -> None:
+    def on_start(self, training: T) -> None:
         """Before the first step."""
 
-    def on_step(self, training: Training) -> None:
+    def on_step(self, training: T) -> None:
         """After each step."""
 
-    def on_end(self, training: Training) -> None:
+    def on_end(self, training: T) -> None:
         """After the last step."""
 
 
@@ -177,7 +180,7 @@ def fit(
             loop.load(checkpoint)
         order = shared(training.order(training.step), parts, process.rank, process.world)
         pinned = process.device.type == "cuda"
-        given = {"sampler": order, "num_workers": workers, "pin_memory": pinned}
+        given: dict[str, Any] = {"sampler": order, "num_workers": workers, "pin_memory": pinned}
         batches = iter(DataLoader(training.data, batch_size=None, **given))
         first, listeners = process.rank == 0, callbacks if process.rank == 0 else ()
         if first:
@@ -192,6 +195,7 @@ def fit(
             row = loop.take(batches)
             training.step += 1
             if first:
+                assert not isinstance(bar, str)
                 training.advance(row)
                 bar.update(size, f"loss {row['loss']:+.3f}")
                 if last and (training.step % every == 0 or training.done):
@@ -287,11 +291,10 @@ class _Loop:
         # For networks that draw, e.g. for dropout.
         torch.manual_seed(seed_of(training.seed, 1, training.step, share.number))
         with ExitStack() as stack:
-            if world > 1 and part < self.parts - 1:
+            if isinstance(self.network, DistributedDataParallel) and part < self.parts - 1:
                 stack.enter_context(self.network.no_sync())
             # Weights that are cast once for all views would gather their gradients in less.
-            given = {"dtype": self.mixed, "enabled": self.mixed is not None}
-            with torch.autocast(device.type, cache_enabled=False, **given):
+            with torch.autocast(device.type, self.mixed, self.mixed is not None, False):
                 terms = self.network(batch, share)
             self.scaler.scale(terms["loss"] / self.parts).backward()
         return {name: term.detach().float() for name, term in terms.items()}
@@ -324,6 +327,7 @@ class _Loop:
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Takes a training up where a checkpoint left it."""
         training = self.training
+        assert training.folder  # the checkpoint's
         _same(checkpoint["about"], training.about(), training.folder)
         training.step = checkpoint["step"]
         training.load_state(checkpoint["state"])
@@ -332,7 +336,7 @@ class _Loop:
         self.scaler.load_state_dict(checkpoint["scaler"])
 
 
-def _same(theirs: dict[str, Any], ours: dict[str, Any], folder: Path | None) -> None:
+def _same(theirs: dict[str, Any], ours: dict[str, Any], folder: Path) -> None:
     parts = [name for name, now in ours.items() if theirs.get(name) != now]
     if not parts:
         return

@@ -8,8 +8,9 @@ fast as torchvision's image by image, and four times as fast as kornia 0.9 on th
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -88,7 +89,7 @@ class Share(NamedTuple):
 
     def cut(self, draw: D) -> D:
         """This part's rows of a draw for the whole batch."""
-        tensors = {name: x for name, x in vars(draw).items() if torch.is_tensor(x)}
+        tensors: dict[str, Any] = {n: x for n, x in vars(draw).items() if torch.is_tensor(x)}
         return replace(draw, **{n: x.chunk(self.of)[self.number] for n, x in tensors.items()})
 
 
@@ -116,7 +117,7 @@ class View(nn.Module):
         return self.apply_draw(images, share.cut(draw))
 
     def draw(
-        self, count: int, size: tuple[int, int], generator: torch.Generator | None = None
+        self, count: int, size: Sequence[int], generator: torch.Generator | None = None
     ) -> ViewDraw:
         """Draws for ``count`` images of ``size`` (height, width)."""
         recipe, (height, width) = self.recipe, size
@@ -203,7 +204,7 @@ def spd_triplet(
     if aligned:
         second = replace(second, crop=first.crop, flip=first.flip)
     positive, negative = (weak.apply_draw(images, draw) for draw in (first, second))
-    draw = share.cut(blend.draw(count, tuple(negative.shape[-2:]), generator))
+    draw = share.cut(blend.draw(count, negative.shape[-2:], generator))
     negative = blend.blend(negative, draw, inplace=True)
     triplet = plain_view(images, weak.size), positive, negative
     return (*triplet, blend.alpha(draw)) if alpha else triplet

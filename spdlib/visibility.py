@@ -1,4 +1,4 @@
-"""How visible a blend is: by how many levels of 255 the pixels change, over many draws."""
+"""Visibility of a blend: by how many levels of 255 pixels change, over many draws; and where."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ AT_ONCE = 32  # images; more only need more memory
 
 
 class Changes(NamedTuple):
-    """What many draws changed, in levels of 255, counting of each pixel the largest channel.
+    """Changes by many draws, in levels of 255, counting of each pixel the largest channel.
 
     Attributes:
         draws: One row a draw: ``image``, its number; ``inside`` and ``around``, the largest
             change in the pasted box and outside it.
-        pixels: How many pixels an image change by 0, 1, ... 255 levels, on average (2, 256):
+        pixels: Number of pixels an image that change by 0, 1, ... 255 levels, on average (2, 256):
             in the pasted box, and outside it.
     """
 
@@ -55,3 +55,31 @@ def changes(images: Tensor, blend: SmoothBlend, draw: Draw) -> Changes:
     table = pd.DataFrame(torch.cat(rows).numpy(), columns=["inside", "around"])
     table.insert(0, "image", torch.arange(len(draw)).numpy() % len(whole))
     return Changes(table, pixels / len(draw))
+
+
+def rim(images: Tensor, blend: SmoothBlend, draw: Draw) -> dict[str, float]:
+    """What a blend does at the edge of its patch and around it.
+
+    Args:
+        images: Floats (N, C, H, W) in [0, 1]. Draw number i goes to image i % N.
+        blend: What is applied.
+        draw: As many draws as are wanted, for images of this size.
+
+    Returns:
+        ``jump``, the mean step of the change across the edge of the patch, levels
+        of 255; ``outside``, the share of all change that lies outside the patch; and ``darker``,
+        the share of draws that make the image darker.
+
+    >>> found = rim(torch.ones(1, 3, 64, 64), blend := SmoothBlend(), blend.draw(9, (64, 64)))
+    >>> found["darker"]
+    1.0
+    """
+    before = images[torch.arange(len(draw)) % len(images)]
+    change = 255 * (blend.blend(before, draw) - before).mean(1)
+    inside = SmoothBlend(sigma=0).alpha(draw)[:, 0] > 0
+    steps = [change.diff(dim=axis).abs()[inside.diff(dim=axis)] for axis in (1, 2)]
+    return {
+        "jump": torch.cat(steps).mean().item(),
+        "outside": (change[~inside].abs().sum() / change.abs().sum()).item(),
+        "darker": (change.mean((1, 2)) < 0).float().mean().item(),
+    }

@@ -164,15 +164,15 @@ def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    both = found.keys() & expected.keys()
+    both = sorted(found.keys() & expected.keys())
     problems = {
-        "missing": expected.keys() - found.keys(),
-        "unexpected": found.keys() - expected.keys(),
-        "of another shape": {k for k in both if found[k].shape != expected[k].shape},
-        "of another dtype": {k for k in both if found[k].dtype != expected[k].dtype},
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of another shape": [k for k in both if found[k].shape != expected[k].shape],
+        "of another dtype": [k for k in both if found[k].dtype != expected[k].dtype],
     }
     said = [
-        f"{title}: {', '.join(sorted(names)[:4])}{' ...' if len(names) > 4 else ''}"
+        f"{title}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
         for title, names in problems.items()
         if names
     ]

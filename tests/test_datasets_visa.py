@@ -5,7 +5,6 @@ class ids, laid out and named as published.
 """
 
 import shutil
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -202,26 +201,6 @@ def test_drawn_splits_have_the_published_sizes():
     for k in (5, 10):
         expected = {"train": (12 * k, 12 * k), "test": (7697, 960)}
         assert counted(few_shot(table, k)) == expected
-
-
-def test_totals_are_checked_when_all_objects_are_there(tmp_path):
-    table = one_class(full_size(tmp_path))
-    for name in SIZES:
-        (tmp_path / name).mkdir()
-    (tmp_path / "split_csv").mkdir()
-    file = tmp_path / "split_csv" / "1cls.csv"
-    images = [Path(path).relative_to(tmp_path).as_posix() for path in table.path]
-    labels = np.where(table.label == 1, "anomaly", "normal")
-    rows = pd.DataFrame(
-        dict(object=table.category, split=table.split, label=labels, image=images, mask="")
-    )
-    rows.to_csv(file, index=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert len(visa(tmp_path)) == 10821
-    rows.drop(index=0).to_csv(file, index=False)
-    with pytest.warns(UserWarning, match="the published file has"):
-        visa(tmp_path)
 
 
 def test_draws_are_the_same_everywhere():

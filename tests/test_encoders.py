@@ -9,10 +9,9 @@ import torchvision
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
+from spdlib.architectures import HALF_NORM, IMAGENET_NORM
 from spdlib.encoders import (
     FORMAT,
-    HALF_NORM,
-    IMAGENET_NORM,
     load_encoder,
     pretrained,
     pretrained_encoders,
@@ -151,7 +150,7 @@ def test_an_encoder_of_another_data_set_is_used_only_if_asked_for_by_file(traine
     with pytest.raises(ValueError, match=told):
         pretrained("simsiam", "resnet18", "/data/new lot")
     assert list(pretrained_encoders(["random", str(path)], "resnet18")) == ["random", "simsiam"]
-    with pytest.raises(ValueError, match="two are called 'simsiam'"):
+    with pytest.raises(ValueError, match="two of simsiam, simsiam have one name"):
         pretrained_encoders(["simsiam", str(path)], "resnet18", "parts")
     with pytest.raises(FileNotFoundError, match=r"notebook 02.* --dataset parts\) first"):
         pretrained("moco", "resnet18", "parts")

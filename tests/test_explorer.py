@@ -16,9 +16,9 @@ def box():
     controls = {
         "whole": frame.slider(1, 0, 3),
         "real": frame.slider(0.5, 0, 1, 0.1, description="a share"),
-        "stop": frame.stops({"few": 1, "many": 100}, 100),
-        "span": frame.stops({"a": 1, "b": 2, "c": 3}, (1, 3)),
-        "name": frame.menu([(0, "one"), (1, "two"), (2, "\udcffodd")]),
+        "stop": frame.stops([1, 100], "{} things".format, 100),
+        "span": frame.stops([1, 2, 3], str, (1, 3)),
+        "name": frame.menu(range(3), ["one", "two", "\udcffodd"].__getitem__),
     }
     return frame.explorer(controls, lambda **values: repr(values).encode() * (1 // values["whole"]))
 
@@ -48,7 +48,8 @@ def test_an_error_leaves_the_picture(box):
 def test_menus_take_any_text(box):
     texts = [text for text, _ in box.controls["name"].options]
     assert texts[:2] == ["one", "two"] and all(text.isprintable() for text in texts)
-    assert frame.methods(["moco_spd"]) == [("moco_spd", style.method_name("moco_spd"))]
+    named = frame.menu(["moco_spd"], style.method_name).options
+    assert named == ((style.method_name("moco_spd"), "moco_spd"),)
 
 
 def test_explorers_open_where_no_image_is_anomalous():

@@ -1,11 +1,13 @@
 """Figures of few or odd data, and of names as users give them; how pictures are laid out."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from IPython.core.formatters import DisplayFormatter
 
 from spdlib.notebooks.figures import attention, metrics, padim, panels, pretraining, style, twoclass
 
@@ -182,6 +184,27 @@ def test_names_of_any_kind_are_shown_and_stay_apart():
     assert style.png(padim.view(image(), heat(), mask(), 0.5, 2.0, *scored(0, 1), 0, " ".join(ODD)))
     assert style.png(metrics.curves({name: (np.arange(2), np.arange(2)) for name in ODD}))
     assert style.png(twoclass.masks([image()] * 7, [mask()] * 7, {LONG: [heat()] * 7}, ODD))
+
+
+def test_a_notebooks_figure_is_told_in_words_too(monkeypatch):
+    shell = SimpleNamespace(display_formatter=DisplayFormatter())
+    monkeypatch.setattr(style, "get_ipython", lambda: shell)
+    style.use()
+    data, about = shell.display_formatter.format(padim.curves(ONE))
+    assert data["image/png"].startswith(b"\x89PNG")
+    told = about["image/png"]["alt"]
+    assert told == data["text/plain"]
+    assert told.startswith("ROC and precision-recall curves, a row a category, a line an encoder.")
+    assert "few" in told and "SimSiam: AU-ROC 100.00 %" in told
+
+
+def test_the_next_figure_of_an_explorer_lies_where_the_first_did():
+    figures = [metrics.operating_point([0, 1, 1], [1.0, 2.0, 3.0], at) for at in (1.0, 3.0)]
+    places = {}
+    assert style.png(figures[0], places) != style.png(figures[1], places)
+    first, second = ([ax.get_position().bounds for ax in figure.axes] for figure in figures)
+    np.testing.assert_allclose(first, second)
+    assert len(places) == 1
 
 
 def test_words_are_whole_or_end_in_an_ellipsis():

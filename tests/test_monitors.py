@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from spdlib.pretraining.monitors import collapse, spot_the_difference, spread
+from spdlib.pretraining.monitors import COMPONENTS, collapse, spot_the_difference, spread
 
 
 def test_spread_of_features_that_fill_the_sphere():
@@ -64,5 +64,12 @@ def test_the_score_is_the_auroc_of_distances_and_chance_for_the_blind():
     whole = spot_the_difference(blurred, images, 32, seed=3)
     assert through["projected"] == whole["auroc"]
     assert through["auroc"] == spot_the_difference(blurred[0], images, 32, seed=3)["auroc"]
+    # Components are laid into the same weak views, and are not the same.
+    found = {
+        name: spot_the_difference(Peak(), images, size=32, seed=3, blend=blend)
+        for name, blend in COMPONENTS.items()
+    }
+    assert all((spot["weak"] == found["filled"]["weak"]).all() for spot in found.values())
+    assert (found["rim alone"]["blended"] != found["filled"]["blended"]).any()
     blind = spot_the_difference(Blind(), images, size=32)
     assert blind["auroc"] == 0.5 and blind["aupr"] == pytest.approx(0.75)  # (0, 1) to (1, 0.5)

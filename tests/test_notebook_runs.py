@@ -44,6 +44,7 @@ TINY = {
         "draws": 2,
         "most_images": 60,
         "normal_images": 10,
+        "feature_size": 64,
         "size": 32,
         "iterations": 2,
         "repeats": 20,

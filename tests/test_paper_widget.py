@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from spdlib import comparison, paper
 from spdlib.notebooks.explorers import paper as explorers
@@ -139,6 +140,17 @@ def test_one_run_has_the_interval_of_its_images_and_no_verdict(rows):
         "elpv mono 1-class detection: simsiam_spd minus simsiam +3.0 (-3.6 to +9.6, 3 pairs): "
         "the sign is open"
     )
+
+
+def test_of_many_gains_one_beyond_zero_is_not_beyond_chance(rows):
+    gains = comparison.gains(comparison.prepare(rows))
+    one = gains[(gains.method == "simsiam_spd") & (gains.metric == "AU-PR")].iloc[0]
+    assert one.p == pytest.approx(stats.ttest_1samp([1, 2, 6], 0).pvalue)
+    near = pd.DataFrame([one.to_dict() | {"p": 0.02, "low": 0.5}])
+    assert comparison.sentences(near)[0].endswith("beyond chance")
+    other = near.assign(p=0.5, category="poly")
+    several = comparison.sentences(pd.concat([near, other, other]))
+    assert all(line.endswith("the sign is open") for line in several)
 
 
 def test_what_is_comparable_is_said(rows):

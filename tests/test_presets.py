@@ -13,6 +13,7 @@ from spdlib.pretraining.presets import (
     LAPTOP,
     OPEN_QUESTIONS,
     Settings,
+    named,
     open_questions,
     settings,
     table,
@@ -26,6 +27,20 @@ def test_every_preset_is_complete(method, preset):
     assert s.name == f"{method}_spd" and settings(method, preset, eta=0).name == method
     assert settings(method, preset, eta=0.5).name == f"{method}_spd_eta0.5"
     assert s.encoder == ("resnet50" if preset == "paper" else LAPTOP["encoder"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "moco", "simsiam_spd", "simsiam_dense_image_guard1", "simclr_spd_eta0.5_context",
+        "simsiam_spd_cutpaste_no_frozen_statistics", "supervised_spd_cosine", "simsiam_placebo",
+        "simsiam_guard2_frozen_batchnorm",
+    ],
+)  # fmt: skip
+def test_a_name_says_how_to_train(name):
+    assert named(name).name == name
+    with pytest.raises(ValueError, match="'imago' does not say what departs"):
+        named("simsiam_spd_imago")
 
 
 def test_learning_rates_are_the_published_ones():

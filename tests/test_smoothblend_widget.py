@@ -44,7 +44,8 @@ def test_every_control_changes_the_picture(box):
     assert errors(box) == []
     seen = {box.picture.value}
     settings = {"sigma": 1.5, "jitter": 0.4, "area": (0.01, 0.1), "aspect": (3.0, 10.0), "gain": 8,
-                "weak": True, "seed": 7, "number": 1, "data": "noise"}  # fmt: skip
+                "foreground": "mean", "weak": True, "seed": 7,
+                "number": 1, "data": "noise"}  # fmt: skip
     assert set(settings) == set(box.controls)
     for name, value in settings.items():
         assert box.controls[name].value != value
@@ -54,6 +55,17 @@ def test_every_control_changes_the_picture(box):
         seen.add(box.picture.value)
     box.controls["data"].value = "photographs"
     assert errors(box) == [] and len(box.controls["number"].options) == 2
+
+
+def test_foregrounds_stand_side_by_side(box):
+    first = {}
+    for kind in ("zero", "mean", "image", "context"):
+        box.controls["foreground"].value = kind
+        first[kind] = panel(box, 0, 2)
+    box.controls["foreground"].value = "all, side by side"
+    assert errors(box) == []
+    for column, blended in enumerate(first.values()):
+        assert np.array_equal(panel(box, 0, column), blended)
 
 
 def test_new_draw_takes_the_next_seed(box):

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_rgba
 
 from spdlib.datasets.protocols import few_shot, high_shot
 from spdlib.datasets.samples import make_table
@@ -55,11 +56,12 @@ def test_a_strip_shows_every_image_where_it_goes():
     table = make_table(rows)
     splits = {"high-shot": high_shot(table), "2-shot": few_shot(table, 2)}
     fig = plots.protocols(table, splits)
-    for strip, split in zip(fig.axes[0].images, splits.values(), strict=True):
-        pixels = np.asarray(strip.get_array())[0]
-        for where, colours in (("train", plots.TRAINED), ("test", plots.TESTED)):
-            for label in (0, 1):
-                shown = np.isclose(pixels, plots.to_rgb(colours[label])).all(1).sum()
+    (image,) = fig.axes[0].images
+    colours = [to_rgba(colour) for colour in plots.GOES.values()]
+    for strip, split in zip(image.to_rgba(image.get_array()), splits.values(), strict=True):
+        for where, kinds in (("train", colours[:2]), ("test", colours[2:4])):
+            for label, colour in enumerate(kinds):
+                shown = np.isclose(strip, colour).all(1).sum()
                 assert shown == ((split.label == label) & (split.split == where)).sum()
 
 

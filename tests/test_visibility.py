@@ -5,7 +5,7 @@ import torch
 
 from spdlib.notebooks.figures.smoothblend import around, difference
 from spdlib.smoothblend import CutPaste, SmoothBlend
-from spdlib.visibility import changes
+from spdlib.visibility import changes, rim
 
 
 def generator(seed=0):
@@ -30,6 +30,26 @@ def test_changes_are_those_of_a_loop():
             for place, chosen in enumerate((inside, ~inside)):
                 pixels[place] += np.bincount(change[chosen], minlength=256)
         np.testing.assert_allclose(found.pixels, pixels / 70, rtol=1e-6)
+
+
+def test_a_rim_is_what_a_loop_over_edges_finds():
+    images = torch.rand(2, 3, 32, 40, generator=generator(1))
+    blend = SmoothBlend(area=(0.02, 0.1))
+    draw = blend.draw(5, (32, 40), generator())
+    found, jumps, around, everywhere = rim(images, blend, draw), [], 0, 0
+    for i, (left, top, right, bottom) in enumerate(draw.target_boxes.tolist()):
+        image = images[[i % 2]]
+        d = 255 * (blend.blend(image, draw[[i]]) - image)[0].mean(0).numpy()
+        for y in range(top, bottom):
+            jumps += [abs(d[y, left] - d[y, left - 1])] if left else []
+            jumps += [abs(d[y, right - 1] - d[y, right])] if right < 40 else []
+        for x in range(left, right):
+            jumps += [abs(d[top, x] - d[top - 1, x])] if top else []
+            jumps += [abs(d[bottom - 1, x] - d[bottom, x])] if bottom < 32 else []
+        everywhere += np.abs(d).sum()
+        around += np.abs(d).sum() - np.abs(d[top:bottom, left:right]).sum()
+    np.testing.assert_allclose(found["jump"], np.mean(jumps), rtol=1e-4)
+    np.testing.assert_allclose(found["outside"], around / everywhere, rtol=1e-4)
 
 
 def test_floats_are_taken_as_a_screen_shows_them():

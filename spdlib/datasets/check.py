@@ -4,11 +4,12 @@ import hashlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from spdlib.datasets.files import DOUBT
 from spdlib.datasets.reading import decode, mask_values, opened, threads, value_range
 from spdlib.datasets.samples import levels_of
 from spdlib.progress import track
@@ -27,16 +28,17 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
         ValueError: Going on would give wrong numbers; the message lists the reasons, the first
             20 at most.
     """
-    wrong, doubtful = _examine(table)
-    if wrong:
-        raise ValueError(f"{len(wrong)} problems with the samples:\n  {_listed(wrong)}")
-    if doubtful:
-        warnings.warn(f"samples to look at:\n  {_listed(doubtful)}", stacklevel=2)
+    lines = problems(table)
+    if wrong := [line for line in lines if not line.startswith(DOUBT)]:
+        raise ValueError(f"{len(wrong)} problems with the samples:{_listed(wrong)}")
+    if lines:
+        said = _listed([line.removeprefix(DOUBT) for line in lines])
+        warnings.warn(f"samples to look at:{said}", stacklevel=2)
     return table
 
 
 def problems(table: pd.DataFrame) -> list[str]:
-    """What is wrong or doubtful about a table's files, one line each, the wrong first.
+    """Lists what is wrong or doubtful about a table's files, one line each, the wrong first.
 
     What is wrong would make numbers wrong. What may be meant so begins with "doubtful"; lists
     of both are in ``data/README.md``. Each file is read once, on several threads.
@@ -48,49 +50,34 @@ def problems(table: pd.DataFrame) -> list[str]:
     >>> problems(elpv("mono").head(3))
     []
     """
-    wrong, doubtful = _examine(table)
-    return wrong + [f"doubtful: {line}" for line in doubtful]
-
-
-def _examine(table: pd.DataFrame) -> tuple[list[str], list[str]]:
     with threads(table.path, AT_ONCE) as pool:
         looks: Any = pool.map(_look, table.itertuples(index=False))
         if len(table) >= LONG:
             looks = track(looks, "checking samples", "images", len(table))
-        looks = list(looks)
-    seen = table.reset_index(drop=True).assign(
-        digest=[look.digest for look in looks], marked=[look.marked for look in looks]
-    )
-    wrong = [line for look in looks for line in look.problems]
-    wrong += table.attrs.get("problems", [])
-    wrong += [*_maskless(seen), *_inverted(seen), *_contradictory(seen)]
-    return wrong, [*table.attrs.get("doubts", []), *_doubts(seen, looks)]
+        looks = pd.DataFrame(list(looks), columns=["problems", "digest", "marked", "beyond"])
+    seen = pd.concat([table.reset_index(drop=True), looks], axis=1)
+    lines = [line for some in seen.problems for line in some] + table.attrs.get("notes", [])
+    lines += [*_maskless(seen), *_odd_masks(seen), *_contradictory(seen)]
+    if beyond := list(seen.path[seen.beyond]):
+        text = "images hold values beyond their category's white"
+        lines.append(f"{DOUBT}{len(beyond)} {text}, e.g. {beyond[0]}")
+    return sorted(lines, key=lambda line: line.startswith(DOUBT))
 
 
-class _Look(NamedTuple):
-    problems: list[str]
-    digest: str | None = None  # of the image's pixels
-    marked: float = np.nan  # share of the image that its mask marks
-    beyond: bool = False  # brighter than its category's white
-
-
-def _look(row: Any) -> _Look:
-    """Looks at one sample."""
+def _look(row: Any) -> tuple[list[str], str | None, float, bool]:
+    """One sample's problems, digest of pixels, share that is marked, and if it exceeds white."""
+    found, digest, marked, beyond, path = [], None, np.nan, False, row.path
     try:
-        size, digest, beyond = _read(row.path, levels_of(row))
+        size, digest, beyond = _read(path, levels_of(row))
+        if row.label and isinstance(row.mask_path, str | Path):
+            path = row.mask_path
+            values, lossy = mask_values(path)
+            positive = values > (127 if lossy else 0)
+            marked = float(positive.mean())
+            found = [f"{path}: {text}" for text in _mask_problems(values, positive, lossy, size)]
     except ValueError as error:
-        return _Look([str(error) if Path(row.path).is_file() else f"{row.path}: missing"])
-    if not (isinstance(row.mask_path, str | Path) and row.label):
-        return _Look([], digest, beyond=beyond)
-    if not Path(row.mask_path).is_file():
-        return _Look([f"{row.mask_path}: missing"], digest)
-    try:
-        values, lossy = mask_values(row.mask_path)
-    except ValueError as error:
-        return _Look([str(error)], digest)
-    marked = values > (127 if lossy else 0)
-    found = [f"{row.mask_path}: {text}" for text in _mask_problems(values, marked, lossy, size)]
-    return _Look(found, digest, float(marked.mean()), beyond)
+        found = [str(error) if Path(path).is_file() else f"{path}: missing"]
+    return found, digest, marked, beyond
 
 
 def _mask_problems(values, marked, lossy: bool, size: tuple[int, int]) -> Iterator[str]:
@@ -129,60 +116,54 @@ def _read(path: str, levels, fast: bool = True) -> tuple[tuple[int, int], str, b
 def _maskless(table: pd.DataFrame) -> Iterator[str]:
     """Anomalies without a mask where others of their kind, or of another category, have one."""
     anomalies = table[(table.label == 1) & ~table.defect.str.startswith("painted")]
-    has = anomalies.mask_path.notna().groupby(anomalies.category).any()
+    masked = anomalies.mask_path.notna()
+    has = masked.groupby(anomalies.category).any()
     for category in has[~has].index if has.any() else []:
         yield (
             f"{category}: it has no masks, though {has[has].index[0]} has; one would be measured "
             "on images only, the other on pixels too: load them one by one, or add masks"
         )
     for (category, defect), rows in anomalies.groupby(["category", "defect"]):
-        lacking = rows.path[rows.mask_path.isna()]
-        if 0 < len(lacking) < len(rows):
-            for path in lacking:
+        if masked[rows.index].any():
+            for path in rows.path[~masked[rows.index]]:
                 yield f"{path}: no mask, though others of {category}, {defect}, have one"
 
 
-def _inverted(table: pd.DataFrame) -> Iterator[str]:
-    """Categories whose masks mark more than half of the image, most of them."""
+def _odd_masks(table: pd.DataFrame) -> Iterator[str]:
+    """Categories whose masks mark more than half of the image, most of them; and single masks."""
     for category, marked in table.dropna(subset="marked").groupby("category").marked:
         if marked.median() > MOST_MARKED and not (marked == 1).any():
-            path = table.mask_path[marked.idxmax()]
-            yield (
-                f"{category}: its masks mark {marked.median():.0%} of an image, are they inverted? "
-                f"E.g. {path}"
-            )
+            share, path = f"{marked.median():.0%}", table.mask_path[marked.idxmax()]
+            yield f"{category}: its masks mark {share} of an image, are they inverted? E.g. {path}"
+    if large := list(table.mask_path[table.marked > MOST_MARKED]):
+        yield f"{DOUBT}{len(large)} masks mark more than half of their image, e.g. {large[0]}"
 
 
 def _contradictory(table: pd.DataFrame) -> Iterator[str]:
     """Images that are in training and in test, or normal and anomalous."""
     table = table.dropna(subset="digest")
     for _, alike in table[table.duplicated("digest", keep=False)].groupby("digest", sort=False):
-        train, normal = alike.split == "train", alike.label == 0
-        leak = "in training, and the same image in test"
-        sides = [(train & label, ~train & label, leak) for label in (normal, ~normal)]
-        sides.append((normal, ~normal, "normal, and the same image anomalous"))
-        for first, second, text in sides:
-            for path in alike.path[first]:
-                same = (other for other in alike.path[second] if _same(path, other))
-                if (other := next(same, None)) is not None:
-                    yield f"{path}: {text}, {other}"
+        rows = list(alike.itertuples()) if len(alike.value_counts(["label", "split"])) > 1 else []
+        for row in rows:
+            for other in rows:
+                text = _contradiction(row, other)
+                if text and _same(row.path, other.path):
+                    yield f"{row.path}: {text}, {other.path}"
+                    break
+
+
+def _contradiction(row: Any, other: Any) -> str | None:
+    if row.label < other.label:
+        return "normal, and the same image anomalous"
+    if row.label == other.label and row.split == "train" != other.split:
+        return "in training, and the same image in test"
+    return None
 
 
 def _same(path: str, other: str) -> bool:
     return path == other or _read(path, None, False) == _read(other, None, False)
 
 
-def _doubts(table: pd.DataFrame, looks: list[_Look]) -> Iterator[str]:
-    large = table[table.marked > MOST_MARKED]
-    if len(large):
-        path = large.mask_path.iloc[0]
-        yield f"{len(large)} masks mark more than half of their image, e.g. {path}"
-    beyond = table[[look.beyond for look in looks]]
-    if len(beyond):
-        path = beyond.path.iloc[0]
-        yield f"{len(beyond)} images hold values beyond their category's white, e.g. {path}"
-
-
 def _listed(lines: list[str]) -> str:
     more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-    return "\n  ".join(lines[:SHOWN] + more)
+    return "".join(f"\n  {line}" for line in lines[:SHOWN] + more)

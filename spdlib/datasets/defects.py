@@ -27,7 +27,7 @@ from spdlib.datasets.samples import levels_of, make_table, read_image, sample
 
 KINDS = tuple(PAINTERS)
 SHADES = ("dark", "bright")
-VERSION = 3  # of the painting; part of the digest, so that a change of it paints anew
+VERSION = 4  # of the painting; part of the digest, so that a change of it paints anew
 AREA = (0.001, 0.05)  # of a mask, relative to the image
 VISIBLE = 6  # grey levels by which a painted pixel differs at least
 DRAWN = 1024  # pixels; on larger images a defect is drawn at this side, then enlarged
@@ -52,19 +52,18 @@ def paint(
 
     Args:
         table: A table of samples; anomalies in it are left out.
-        folder: Where images and masks are written; by default a folder under ``data/painted``
-            named by a digest of the arguments. Where it holds these samples already, they are
-            not painted again.
+        folder: Where images and masks are written, in a folder named by a digest of the images
+            and the other arguments; what is there already is not painted again. By default
+            ``data/painted``.
         kinds: Some of :data:`KINDS`.
-        seed: Of the defects.
+        seed: Seed for the defects.
 
     Returns:
         A table of samples in the order of the normal ones: label 1, ``defect`` the kind,
         ``mask_path`` set, the same categories, split "test", and a column ``shade``.
 
     Raises:
-        ValueError: A kind is unknown, there are no normal samples, an image does not decode, or
-            the folder holds something else.
+        ValueError: A kind is unknown, there are no normal samples, or an image does not decode.
 
     >>> from tempfile import TemporaryDirectory
     >>> from spdlib.datasets import elpv
@@ -78,10 +77,9 @@ def paint(
     normal = table[table.label == 0]
     if normal.empty:
         raise ValueError("table: it holds no normal samples to paint on")
-    digest = _digest(normal, kinds, seed)
-    folder = Path(folder) if folder else paths.data() / "painted" / digest
-    if not _is_there(folder, digest):
-        _write(folder, digest, normal, kinds, seed)
+    folder = Path(folder or paths.data() / "painted") / _digest(normal, kinds, seed)
+    if not folder.exists():
+        _write(folder, normal, kinds, seed)
     rows = []
     for row, category in enumerate(normal.category):
         image, mask = (folder / kind / f"{row:05d}.png" for kind in ("images", "masks"))
@@ -167,33 +165,27 @@ def _blend(image: np.ndarray, alpha: np.ndarray, shade: str, one_sided: bool):
     """The image, darker or brighter by ``alpha`` of the room that its values have, and where.
 
     The room is that to the nearer of black and white, or ``one_sided``, to the shade's own end.
-
-    Strip by strip and only where there is a defect, so that a large image is never held as
-    floats.
+    Strip by strip, so that a large image is never held as floats.
     """
     painted, mask = image.copy(), np.zeros(image.shape[:2], bool)
     for top in range(0, len(mask), STRIP):
+        strip = slice(top, top + STRIP)
         share = _strip(alpha, mask.shape, top)
-        where = np.nonzero(share)
-        if not len(where[0]):
+        if not share.any():
             continue
-        light = image[top : top + STRIP][where].astype(np.float32)
-        share = share[where].reshape(-1, *[1] * (image.ndim - 2))
-        below, above = light, 255 - light
-        own = below if shade == "dark" else above
-        change = np.rint(share * (own if one_sided else np.minimum(below, above)))
+        light = image[strip].astype(np.float32)
+        room = light if shade == "dark" else 255 - light
+        room = room if one_sided else np.minimum(light, 255 - light)
+        change = np.rint(room * share.reshape(*share.shape, *[1] * (image.ndim - 2)))
         # A shape fades at its border: what nobody would see is left as it was.
-        seen = change.reshape(len(light), -1).max(1) >= VISIBLE
+        seen = change.reshape(*share.shape, -1).max(2) >= VISIBLE
         changed = light - change if shade == "dark" else light + change
-        rows, columns = where[0][seen] + top, where[1][seen]
-        painted[rows, columns], mask[rows, columns] = changed[seen], True
+        painted[strip][seen], mask[strip] = changed[seen], seen
     return painted, mask
 
 
-def _strip(alpha: np.ndarray, shape: tuple[int, int], top: int) -> np.ndarray:
+def _strip(alpha: np.ndarray, shape: tuple[int, ...], top: int) -> np.ndarray:
     """Rows of ``alpha`` at the resolution of an image of another shape."""
-    if alpha.shape == shape:
-        return alpha[top : top + STRIP]
     bottom = min(top + STRIP, shape[0])
     first, last = (row * alpha.shape[0] / shape[0] for row in (top, bottom))
     whole = Image.fromarray(alpha.astype(np.float32))
@@ -202,30 +194,17 @@ def _strip(alpha: np.ndarray, shape: tuple[int, int], top: int) -> np.ndarray:
 
 
 def _digest(normal: pd.DataFrame, kinds: Sequence[str], seed: int) -> str:
-    """Of what is painted on, by content: a folder may move, and files may be replaced."""
-    files = [(_content(row.path), levels_of(row)) for row in normal.itertuples()]
-    text = json.dumps([VERSION, files, list(kinds), seed])
+    """Digest of what is painted on, by content: a folder may move, and files may be replaced."""
+    try:
+        contents = [hashlib.sha256(Path(p).read_bytes()).hexdigest() for p in normal.path]
+    except OSError as error:
+        raise ValueError(f"{error.filename}: the image does not decode ({error})") from None
+    levels = [levels_of(row) for row in normal.itertuples()]
+    text = json.dumps([VERSION, contents, levels, list(kinds), seed])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _content(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ValueError(f"{path}: the image does not decode ({error})") from None
-
-
-def _is_there(folder: Path, digest: str) -> bool:
-    if not folder.exists() or not any(folder.iterdir()):
-        return False
-    manifest = folder / MANIFEST
-    if not manifest.exists() or json.loads(manifest.read_text())["digest"] != digest:
-        raise ValueError(f"{folder} holds something else than these painted samples")
-    return True
-
-
-def _write(folder: Path, digest: str, normal: pd.DataFrame, kinds, seed: int) -> None:
+def _write(folder: Path, normal: pd.DataFrame, kinds: Sequence[str], seed: int) -> None:
     """Paints all samples, or leaves nothing behind."""
     sources = [str(path) for path in normal.path]
     levels = [levels_of(row) for row in normal.itertuples()]
@@ -233,14 +212,12 @@ def _write(folder: Path, digest: str, normal: pd.DataFrame, kinds, seed: int) ->
     def one(row: int) -> str:
         pixels = read_image(sources[row], levels[row]).permute(1, 2, 0).numpy()
         # Grey images stay grey.
-        grey = (pixels == pixels[..., :1]).all()
-        rng = np.random.default_rng([seed, row])
+        pixels = pixels[..., 0] if (pixels == pixels[..., :1]).all() else pixels
         turn, kind = divmod(row, len(kinds))
-        shade = SHADES[(turn + kind) % 2]  # of each kind, and of any row with its next
+        wished = SHADES[(turn + kind) % 2]  # of each kind and of any rows as many dark as bright
+        rng = np.random.default_rng([seed, row])
         try:
-            painted, mask, shade = paint_image(
-                pixels[..., 0] if grey else pixels, kinds[kind], rng, shade
-            )
+            painted, mask, shade = paint_image(pixels, kinds[kind], rng, wished)
         except ValueError as error:
             raise ValueError(f"{sources[row]}: {error}; remove it") from None
         for name, image in (("images", painted), ("masks", mask.astype(np.uint8) * 255)):
@@ -254,9 +231,8 @@ def _write(folder: Path, digest: str, normal: pd.DataFrame, kinds, seed: int) ->
             (beside / "masks").mkdir()
             with threads(sources, AT_ONCE) as pool:
                 shades = list(pool.map(one, range(len(sources))))
-            manifest = {"digest": digest, "seed": seed, "shades": shades, "sources": sources}
+            manifest = {"seed": seed, "shades": shades, "sources": sources}
             (beside / MANIFEST).write_text(json.dumps(manifest, indent=1))
     except OSError:
-        # Another run may have finished the same folder meanwhile.
-        if not _is_there(folder, digest):
+        if not folder.exists():  # where it does, another run has painted the same meanwhile
             raise

@@ -5,20 +5,20 @@ only if its SHA-256 is the expected one. Nothing is unpacked outside its folder 
 """
 
 import hashlib
-import http.client
-import json
 import tarfile
 import time
-import urllib.error
-import urllib.request
 import zlib
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 from spdlib.paths import need_room, whole_folder
 from spdlib.progress import Bar, track
 
+BROKEN = (HTTPException, URLError, ConnectionError, TimeoutError)
 CHUNK = 1 << 20
-MARKER = ".unpacked.json"
+MARKER = ".unpacked"
 
 
 def fetch(url: str, path: str | Path, sha256: str, attempts: int = 5, wait: float = 1.0) -> Path:
@@ -30,7 +30,7 @@ def fetch(url: str, path: str | Path, sha256: str, attempts: int = 5, wait: floa
         url: Where it is, http or https.
         path: Where it goes.
         sha256: Hexadecimal digest that it must have.
-        attempts: How often in a row a connection may break with nothing received.
+        attempts: How often a connection is tried.
         wait: Seconds before the second attempt; doubled before each further one.
 
     Returns:
@@ -49,27 +49,16 @@ def fetch(url: str, path: str | Path, sha256: str, attempts: int = 5, wait: floa
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    failed = 0
-    while True:
-        before = _size(part)
+    for attempt in range(attempts):
         try:
-            if _receive(url, part, path.name):
-                break
-            reason = "the connection broke off"
-        except urllib.error.HTTPError as error:
-            if error.code < 500 and error.code not in (408, 429):
-                raise ConnectionError(f"{url}: {error}") from None
-            reason = str(error)
-        except (http.client.HTTPException, urllib.error.URLError, ConnectionError) as error:
-            reason = str(error)
-        except TimeoutError:
-            reason = "no answer in time"
-        failed = 0 if _size(part) > before else failed + 1
-        if failed >= attempts:
-            raise ConnectionError(
-                f"{url}: {reason}. {_size(part):,} bytes are kept; call again to go on from there"
-            )
-        time.sleep(wait * 2 ** max(0, failed - 1))
+            _receive(url, part)
+            break
+        except BROKEN as error:
+            refused = isinstance(error, HTTPError) and error.code < 500
+            if refused or attempt == attempts - 1:
+                kept = f"{_size(part):,} bytes are kept; call again to go on from there"
+                raise ConnectionError(f"{url}: {error}. {kept}") from None
+        time.sleep(wait * 2**attempt)
     try:
         _check(part, sha256, "was received, but")
     except ValueError:
@@ -78,49 +67,37 @@ def fetch(url: str, path: str | Path, sha256: str, attempts: int = 5, wait: floa
     return part.replace(path)
 
 
-def _receive(url: str, part: Path, name: str) -> bool:
-    """Appends what is missing of a file; whether it is whole now."""
+def _receive(url: str, part: Path) -> None:
+    """Appends what is missing of a file."""
     start = _size(part)
-    headers = {"User-Agent": "spdlib", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
+    headers = {"User-Agent": "spdlib"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:
-            raise
-        # Nothing lies beyond: it is whole, or not the file that was begun. The digest tells.
-        if error.headers.get("Content-Range", "").endswith(f"/{start}"):
-            return True
-        part.unlink()
-        return False
+        response = urlopen(Request(url, headers=headers), timeout=60)
+    except HTTPError as error:
+        if error.code == 416 and start:  # nothing lies beyond: the digest tells if it is whole
+            return
+        raise
     with response:
-        resumed = response.status == 206
-        if resumed and not response.headers["Content-Range"].startswith(f"bytes {start}-"):
-            raise ConnectionError(f"asked for bytes from {start}, got another range")
-        start = start if resumed else 0
-        length = response.headers["Content-Length"]
-        total = start + int(length) if length else None
-        need_room(part.parent, (total or 0) - start)
+        start = start if response.status == 206 else 0  # a server may not know ranges
+        missing = int(response.headers.get("Content-Length", 0))
+        need_room(part.parent, missing)
         with (
-            open(part, "ab" if resumed else "wb") as file,
-            Bar(round((total or 0) / 1e6), name, "MB") as bar,
+            open(part, "ab" if start else "wb") as file,
+            Bar(round((start + missing) / 1e6), part.stem, "MB") as bar,
         ):
-            bar.update(round(start / 1e6))
             while block := response.read(CHUNK):
                 file.write(block)
-                start += len(block)
-                bar.update(round(start / 1e6) - bar.count)
-    return total is None or start == total
+                bar.update(round(file.tell() / 1e6) - bar.count)
+    if missing and _size(part) != start + missing:
+        raise ConnectionError("the connection broke off")
 
 
 def _check(path: Path, sha256: str, what: str) -> None:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != sha256.lower():
-        raise ValueError(
-            f"{path.name.removesuffix('.part')} {what} its SHA-256 is {digest}, not {sha256}"
-        )
+        name = path.name.removesuffix(".part")
+        raise ValueError(f"{name} {what} its SHA-256 is {digest}, not {sha256}")
 
 
 def _size(path: Path) -> int:
@@ -148,10 +125,10 @@ def unpack(archive: str | Path, folder: str | Path, sha256: str) -> Path:
         with whole_folder(folder) as beside, tarfile.open(archive) as tar:
             members = tar.getmembers()
             need_room(folder.parent, sum(member.size for member in members))
-            for member in track(members, f"unpacking {archive.name}", "files"):
-                tar.extract(member, beside, filter="data")
-            marker = {"sha256": sha256, "files": _count(beside)}
-            (beside / MARKER).write_text(json.dumps(marker))
+            tar.extractall(
+                beside, track(members, f"unpacking {archive.name}", "files"), filter="data"
+            )
+            (beside / MARKER).write_text(f"{sha256} {_count(beside)}")
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{archive}: damaged or unsafe ({error})") from None
     return folder
@@ -159,11 +136,9 @@ def unpack(archive: str | Path, folder: str | Path, sha256: str) -> Path:
 
 def is_unpacked(folder: str | Path, sha256: str) -> bool:
     """Whether :func:`unpack` has filled a folder from this archive, and all its files are there."""
-    try:
-        marker = json.loads((Path(folder) / MARKER).read_text())
-    except (OSError, ValueError):
-        return False
-    return marker["sha256"] == sha256 and _count(Path(folder)) >= marker["files"]
+    marker = Path(folder) / MARKER
+    digest, count = marker.read_text().split() if marker.is_file() else ("", "0")
+    return digest == sha256 and _count(Path(folder)) >= int(count)
 
 
 def _count(folder: Path) -> int:

@@ -3,8 +3,9 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from PIL import Image
 
@@ -22,6 +23,7 @@ SUFFIXES = tuple(
 )  # fmt: skip
 PAPERS = (".txt", ".md", ".csv", ".pdf", ".html", ".db", ".ini")  # nobody takes them for images
 LITTER = "__MACOSX"
+DOUBT = "doubtful: "  # begins what may be meant so
 MASK_WORDS = r"masks?|gt|ground[ _-]?truths?|labels?|seg(?:mentations?)?|annotations?"
 DEFECT_WORDS = (
     r"anomal\w*|abnormal\w*|defe[ck]t\w*|def|faults?|faulty|bad|ng|nok|ko|nio|not[ _-]?(?:ok|good)|"
@@ -34,33 +36,28 @@ _MASKS = re.compile(MASK_WORDS, re.IGNORECASE)
 _AFFIX = re.compile(rf"^(?:{MASK_WORDS})[ ._-]+|[ ._-]+(?:{MASK_WORDS})$", re.IGNORECASE)
 
 
-def walk(root: Path) -> list[Path]:
+def walk(root: Path, seen: set[Path] | None = None) -> list[Path]:
     """All visible files under a folder, sorted; a folder that is linked to is read once.
+
+    Args:
+        root: The folder.
+        seen: Folders that are not entered; by default, so that links do not lead back up, the
+            folder itself and those that hold it.
 
     Raises:
         OSError: A folder cannot be read.
     """
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    # A link back to where one comes from would bring in what lies beside.
-    above = (root.resolve(), *root.resolve().parents)
-    seen = {(stat.st_dev, stat.st_ino) for stat in map(os.stat, above)}
-    files = []
-    for folder, inner, names in os.walk(root, followlinks=True, onerror=stop):
-        inner[:] = [name for name in sorted(inner) if _new(os.path.join(folder, name), seen)]
-        files += [Path(folder, name) for name in names if not name.startswith(".")]
+    seen = {root.resolve(), *root.resolve().parents} if seen is None else seen
+    files, inner = [], []
+    for path in filter(is_visible, sorted(root.iterdir())):
+        if not path.is_dir():
+            files.append(path)
+        elif (real := path.resolve()) not in seen:
+            seen.add(real)
+            inner.append(path)
+    for folder in inner:
+        files += walk(folder, seen)
     return sorted(files)
-
-
-def _new(folder: str, seen: set) -> bool:
-    if not is_visible(folder):
-        return False
-    stat = os.stat(folder)
-    known = (stat.st_dev, stat.st_ino) in seen
-    seen.add((stat.st_dev, stat.st_ino))
-    return not known
 
 
 def is_visible(path: str | Path) -> bool:
@@ -85,6 +82,20 @@ def kinds(paths: Iterable[Path]) -> str:
     return ", ".join(name if n == 1 else f"{name} ({n})" for name, n in counts)
 
 
+def left_out(root: Path, paths: Collection[Path]) -> list[str]:
+    """Says which files under a folder are no samples, in a line or two."""
+    images = [path for path in paths if is_image(path)]
+    others = [path for path in paths if not (is_image(path) or path.suffix.lower() in PAPERS)]
+    said = []
+    if images:
+        where = f"lie in none of the layout's folders, e.g. {images[0]}"
+        said.append(f"{DOUBT}{root}: {len(images)} images {where}")
+    if others:
+        text = f"files are not read as images, they end in {kinds(others)}"
+        said.append(f"{DOUBT}{root}: {len(others)} {text}")
+    return said
+
+
 def wanted(
     categories: str | Sequence[str] | None, present: Iterable[str], place: str | Path
 ) -> list[str]:
@@ -106,43 +117,43 @@ def wanted(
     return list(dict.fromkeys(asked))
 
 
+def refuse(what: Path, why: str) -> NoReturn:
+    """Raises a ValueError that names a file or folder, and the layouts that are known."""
+    raise ValueError(f"{what} {why}. Known layouts:\n{LAYOUTS}")
+
+
 def refuse_odd(images: Iterable[Path], root: Path) -> None:
     """Refuses images that the names of their folders make out to be defects or masks.
 
     Raises:
-        ValueError: A folder has such a name, or lies beside one for good parts; or a file is
-            named as the mask of one beside it.
+        ValueError: A folder has such a name, or lies beside one for good parts.
     """
-    inner = sorted({path.parent.relative_to(root) for path in images})
-    beside = defaultdict(set)
-    for folder in inner:
-        for depth, name in enumerate(folder.parts):
-            beside[folder.parts[:depth]].add(name)
-            if is_odd(name):
-                _refuse(root, Path(*folder.parts[: depth + 1]), "is named like defects or masks")
-    for above, names in beside.items():
-        good = {name for name in names if is_good(name)}
-        if good and names - good:
-            why = f"lies beside {min(good)}/, so it may hold defects"
-            _refuse(root, Path(*above, min(names - good)), why)
+    inner = {path.parent.relative_to(root) for path in images}
+    beside = defaultdict(list)
+    for folder in sorted({above for path in inner for above in (path, *path.parents)} - {Path()}):
+        if is_odd(folder.name):
+            refuse(root / folder, "is named like defects or masks")
+        beside[folder.parent].append(folder)
+    for alike in beside.values():
+        good = [folder.name for folder in alike if is_good(folder.name)]
+        others = [folder for folder in alike if folder.name not in good]
+        if good and others:
+            refuse(root / others[0], f"lies beside {good[0]}/, so it may hold defects")
 
 
-def refuse_masks_beside(images: Iterable[Path]) -> None:
+def refuse_masks_beside(images: Collection[Path]) -> None:
     """Refuses images that are named as masks of images in the same folder.
 
     Raises:
         ValueError: ``7_mask.png`` lies beside ``7.png``.
     """
-    images = list(images)
-    stems = {(path.parent, stem): path for path in images for stem in (path.stem, path.name)}
+    named = {(path.parent, name): path for path in images for name in (path.stem, path.name)}
     for path in images:
         bare = plain(path.stem)
-        picture = stems.get((path.parent, bare))
+        picture = named.get((path.parent, bare))
         if picture and bare != path.stem:
-            raise ValueError(
-                f"{path} is named as a mask and lies beside {picture.name}: masks need a folder "
-                f"of their own. Known layouts:\n{LAYOUTS}"
-            )
+            why = f"is named as a mask and lies beside {picture.name}: masks need their own folder"
+            refuse(path, why)
 
 
 def is_odd(folder: str) -> bool:
@@ -171,7 +182,3 @@ def plain(stem: str) -> str:
 
 def _spaced(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
-
-
-def _refuse(root: Path, folder: Path, why: str) -> None:
-    raise ValueError(f"{root / folder} {why}; {root} is laid out as none of these:\n{LAYOUTS}")

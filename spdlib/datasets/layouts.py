@@ -6,61 +6,22 @@ MVTec AD (Bergmann et al., CVPR 2019) and VisA as its authors' script re-arrange
 lie beside each other, each a folder. MVTec AD is CC BY-NC-SA 4.0; see ``data/README.md``.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from spdlib import paths
-from spdlib.datasets.files import (
-    LAYOUTS,
-    PAPERS,
-    folders,
-    is_image,
-    is_masks,
-    is_visible,
-    kinds,
-    refuse_masks_beside,
-    refuse_odd,
-    walk,
-    wanted,
-)  # fmt: skip
+from spdlib.datasets import files
 from spdlib.datasets.levels import with_levels
 from spdlib.datasets.masks import Folder, match_masks
 from spdlib.datasets.samples import make_table, sample
 
 MASKS = -1  # in place of a label
-COUNTS = ("no images", "one image")
-Kind = tuple[int, str, Folder]  # label or MASKS, split, folders of the defect's name
-
-
-@dataclass
-class Found:
-    """Rows of a table, and what there is to say about the files behind them."""
-
-    rows: list[dict] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
-
-    def table(self) -> pd.DataFrame:
-        """The table; ``check`` finds the problems and doubts in its ``attrs``."""
-        table = make_table(self.rows)
-        table.attrs = {"problems": self.problems, "doubts": self.doubts}
-        return with_levels(table)
-
-    def note_left_out(self, root: Path, files: list[Path]) -> None:
-        """Says which files are no samples, in a line or two."""
-        images = [path for path in files if is_image(path)]
-        others = [path for path in files if not is_image(path)]
-        others = [path for path in others if path.suffix.lower() not in PAPERS]
-        if images:
-            where = f"in none of the layout's folders, e.g. {images[0]}"
-            self.doubts.append(f"{root}: {len(images)} images lie {where}")
-        if others:
-            text = f"{len(others)} files are not read as images, they end in {kinds(others)}"
-            self.doubts.append(f"{root}: {text}")
+Kind = tuple[int, str]  # label or MASKS, split
+Rows = list[dict[str, Any]]
 
 
 def folder(
@@ -90,22 +51,17 @@ def folder(
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction: {test_fraction} is not between 0 and 1")
-    root = Path(root).expanduser().resolve()
-    found = Found()
-    for category, path in _categories(root, categories, is_own, found):
-        rows = _category(path, category, own_kind, found)
+
+    def split(path: Path, rows: Rows) -> Rows:
         normal = [row for row in rows if row["label"] == 0]
-        if len(normal) < 3:
-            few = COUNTS[len(normal)] if len(normal) < 2 else "2 images"
-            raise ValueError(
-                f"{path / 'normal'} holds {few}; two to train on and one to test on are needed"
-            )
+        need(path / "normal", len(normal), 3, "two to train on and one to test on")
         # Of two held out, a defect can be painted on one.
         held_out = min(max(2, round(test_fraction * len(normal))), len(normal) - 2)
         for number in np.random.default_rng(seed).permutation(len(normal))[held_out:]:
             normal[number]["split"] = "train"
-        found.rows += sorted(rows, key=lambda row: row["label"])
-    return found.table()
+        return sorted(rows, key=lambda row: row["label"])
+
+    return _read(Path(root), categories, is_own, own_kind, split)
 
 
 def mvtec(
@@ -126,15 +82,24 @@ def mvtec(
         ValueError: No category is found in it, one asked for is not, one holds fewer than two
             images to train on, or none of its masks fits an image.
     """
-    root = Path(root or paths.data() / "mvtec").expanduser().resolve()
-    found = Found()
-    for category, path in _categories(root, categories, is_mvtec, found):
-        rows = _category(path, category, mvtec_kind, found)
+
+    def split(path: Path, rows: Rows) -> Rows:
         train = sum(row["split"] == "train" and row["label"] == 0 for row in rows)
-        if train < 2:
-            raise ValueError(f"{path / 'train' / 'good'} holds {COUNTS[train]}; two are needed")
-        found.rows += sorted(rows, key=lambda row: row["split"] != "train")
-    return found.table()
+        need(path / "train" / "good", train, 2, "two")
+        return sorted(rows, key=lambda row: row["split"] != "train")
+
+    return _read(Path(root or paths.data() / "mvtec"), categories, is_mvtec, mvtec_kind, split)
+
+
+def need(folder: Path, count: int, least: int, what: str) -> None:
+    """Refuses a folder with too few images.
+
+    Raises:
+        ValueError: It holds fewer than ``least``.
+    """
+    if count < least:
+        few = {0: "no images", 1: "one image"}.get(count, f"{count} images")
+        raise ValueError(f"{folder} holds {few}; {what} are needed")
 
 
 def is_own(path: Path) -> bool:
@@ -148,88 +113,88 @@ def is_mvtec(path: Path) -> bool:
 
 
 def own_kind(inner: Folder) -> Kind | None:
-    """What lies in a folder of a category of one's own."""
+    """Label and split of what lies in a folder of a category of one's own."""
     labels = {"normal": 0, "anomaly": 1, "masks": MASKS}
-    return (labels[inner[0]], "test", inner[1:]) if inner and inner[0] in labels else None
+    return (labels[inner[0]], "test") if inner and inner[0] in labels else None
 
 
 def mvtec_kind(inner: Folder) -> Kind | None:
-    """What lies in a folder of a category as MVTec AD lays it out."""
+    """Label and split of what lies in a folder of a category as MVTec AD lays it out."""
     if inner and inner[0] == "ground_truth":
-        return MASKS, "test", inner[1:]
+        return MASKS, "test"
     if len(inner) > 1 and inner[0] in ("train", "test"):
-        return int(inner[1] != "good"), inner[0], inner[1:]
+        return int(inner[1] != "good"), inner[0]
     return None
 
 
-def _categories(root: Path, categories, is_category: Callable, found: Found):
-    """The categories asked for, by name; says what else holds images."""
+def _read(
+    root: Path,
+    categories: str | Sequence[str] | None,
+    is_category: Callable[[Path], bool],
+    kind_of: Callable[[Folder], Kind | None],
+    split: Callable[[Path, Rows], Rows],
+) -> pd.DataFrame:
+    """A table of the categories asked for, with notes on what else holds images."""
+    root = root.expanduser().resolve()
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not there; data/README.md says what belongs there")
-    if is_category(root):
-        present = {root.name: root}
-    else:
-        present = {path.name: path for path in folders(root) if is_category(path)}
-        others = [path for path in root.iterdir() if path.name not in present]
-        files = [f for path in others if is_visible(path) for f in _files(path)]
-        refuse_odd(filter(is_image, files), root)
-        found.note_left_out(root, files)
+    rows, notes, present = [], [], {root.name: root}
+    if not is_category(root):
+        present = {path.name: path for path in files.folders(root) if is_category(path)}
+        others = [
+            path for path in files.walk(root) if path.relative_to(root).parts[0] not in present
+        ]
+        files.refuse_odd(filter(files.is_image, others), root)
+        notes += files.left_out(root, others)
     if not present:
-        raise ValueError(f"{root} is laid out as none of these:\n{LAYOUTS}")
-    return [(name, present[name]) for name in wanted(categories, present, root)]
+        files.refuse(root, "is laid out in no known way")
+    for name in files.wanted(categories, present, root):
+        rows += split(present[name], _category(present[name], kind_of, notes))
+    return with_levels(make_table(rows, notes))
 
 
-def _files(path: Path) -> list[Path]:
-    return walk(path) if path.is_dir() else [path]
-
-
-def _category(root: Path, category: str, kind_of: Callable, found: Found) -> list[dict]:
+def _category(root: Path, kind_of: Callable, notes: list[str]) -> Rows:
     """Rows of one category, normal and anomalous images with their masks."""
-    sorted_files: dict[int, dict[Path, Folder]] = {0: {}, 1: {}, MASKS: {}}
+    found: dict[int, dict[Path, Folder]] = {0: {}, 1: {}, MASKS: {}}
     rows, others = [], []
-    for path in walk(root):
+    for path in files.walk(root):
         inner = path.parent.relative_to(root).parts
-        kind = kind_of(inner)
-        if kind is None or not is_image(path):
+        kind = kind_of(inner) if files.is_image(path) else None
+        if kind is None:
             others.append(path)
             continue
-        label, split, defect = kind
-        sorted_files[label][path] = defect if label == MASKS else inner
+        label, split = kind
+        found[label][path] = inner[1:] if label == MASKS else inner
         if label != MASKS:
-            named = "/".join(defect) or "anomaly" if label else "good"
-            rows.append(sample(path, label, category, named, split))
-    normal, anomalies, masks = sorted_files[0], sorted_files[1], sorted_files[MASKS]
-    _refuse_misplaced(root, normal, anomalies, [path for path in others if is_image(path)])
-    matched = match_masks(anomalies, masks, normal)
-    refuse_masks_beside({**normal, **anomalies}.keys() - matched.masks.keys())
-    if masks and anomalies and len(matched.unmatched) == len(masks):
+            defect = "/".join(inner[1:]) or "anomaly" if label else "good"
+            rows.append(sample(path, label, root.name, defect, split))
+    normal, anomalies, masks = found.values()
+    _refuse_misplaced(root, normal, anomalies, filter(files.is_image, others))
+    matched, problems, unmatched = match_masks(anomalies, masks, normal)
+    files.refuse_masks_beside({**normal, **anomalies}.keys() - matched.keys())
+    if masks and anomalies and len(unmatched) == len(masks):
         raise ValueError(
-            f"{root}: none of its {len(masks)} masks fits an image, e.g. {matched.unmatched[0]}. "
+            f"{root}: none of its {len(masks)} masks fits an image, e.g. {unmatched[0]}. "
             "An image dent/7.jpg has the mask dent/7.png, 7_mask.png, mask_7.png or 7.jpg.png"
         )
-    if matched.unmatched:
-        first = matched.unmatched[0]
-        found.doubts.append(f"{root}: {len(matched.unmatched)} masks fit no image, e.g. {first}")
-    found.problems += matched.problems
-    found.note_left_out(root, others)
-    for row in rows:
-        mask = matched.masks.get(Path(row["path"]))
-        row["mask_path"] = str(mask) if mask else None
-    return rows
+    if unmatched:
+        problems.append(
+            f"{files.DOUBT}{root}: {len(unmatched)} masks fit no image, e.g. {unmatched[0]}"
+        )
+    notes += problems + files.left_out(root, others)
+    masked = {str(image): str(mask) for image, mask in matched.items()}
+    return [row | {"mask_path": masked.get(row["path"])} for row in rows]
 
 
-def _refuse_misplaced(root: Path, normal, anomalies, others: list[Path]) -> None:
+def _refuse_misplaced(root: Path, normal, anomalies, others: Iterator[Path]) -> None:
     """Refuses defects or masks in folders for other images, or beside them."""
     for path, inner in anomalies.items():
-        if any(is_masks(name) for name in inner[1:]):
-            raise ValueError(f"{path.parent} is named like masks, but lies among images")
-    for top in {inner[:1] for inner in normal.values()}:
-        below = root / Path(*top)
-        refuse_odd([path for path, inner in normal.items() if inner[:1] == top], below)
+        if any(map(files.is_masks, inner[1:])):
+            files.refuse(path.parent, "is named like masks, but lies among images")
+    for top in {inner[0] for inner in normal.values()}:
+        files.refuse_odd([path for path in normal if normal[path][0] == top], root / top)
     strays = [path for path in others if path.parent != root]
-    refuse_odd(strays, root)
+    files.refuse_odd(strays, root)
     if strays and not anomalies:
-        raise ValueError(
-            f"{strays[0].parent} belongs to no layout, and {root} has no anomalous images: "
-            f"is it meant for them? Known are:\n{LAYOUTS}"
-        )
+        why = f"belongs to no layout, and {root} has no anomalous images: is it meant for them?"
+        files.refuse(strays[0].parent, why)

@@ -3,21 +3,12 @@
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from spdlib.datasets.reading import (
-    Levels,
-    decode,
-    fitting_levels,
-    is_deep,
-    opened,
-    threads,
-    value_range,
-)  # fmt: skip
+from spdlib.datasets import reading
+from spdlib.datasets.files import DOUBT
 
 SHALLOW = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".gif", ".webp", ".avif")
-PNG = b"\x89PNG\r\n\x1a\n"  # so a PNG begins; its 25th byte is the depth
 LOOKED_AT = 200  # images of a category from which the depth is taken
 AT_ONCE = 64  # megapixels in memory
 
@@ -27,48 +18,38 @@ def with_levels(table: pd.DataFrame) -> pd.DataFrame:
 
     Only headers are read, and of deep images the pixels of up to 200 a category.
     """
-    deep = np.array([_is_deep(path) for path in table.path], bool)
-    if not deep.any():
+    deep = table.path[[_is_deep(path) for path in table.path]]
+    if deep.empty:
         return table
-    levels = pd.Series([None] * len(table), dtype=object)
-    doubts = list(table.attrs.get("doubts", []))
-    for category, rows in table[deep].groupby("category", sort=False):
-        low, high = _range(list(rows.path))
-        fitting = fitting_levels((low, high))
-        levels[rows.index] = pd.Series([fitting] * len(rows), rows.index, dtype=object)
-        black, white = fitting
-        text = f"{category}: {len(rows)} images of more than 8 bits, values {low:g} to {high:g}: "
+    table["levels"] = None
+    for category, paths in deep.groupby(table.category, sort=False):
+        low, high = _range(list(paths))
+        black, white = reading.fitting_levels((low, high))
+        table.loc[paths.index, "levels"] = pd.Series([(black, white)] * len(paths), paths.index)
+        text = f"{category}: {len(paths)} images of more than 8 bits, values {low:g} to {high:g}: "
         text += f"{black:g} is read as black, {white:g} as white"
-        if others := int((table.category == category).sum()) - len(rows):
+        if others := int((table.category == category).sum()) - len(paths):
             text += f"; {others} others have 8 bits, are they as bright?"
-        doubts.append(text)
-    table["levels"] = levels
-    table.attrs["doubts"] = doubts
+        table.attrs["notes"].append(DOUBT + text)
     return table
 
 
 def _is_deep(path: str) -> bool:
-    if Path(path).suffix.lower() in SHALLOW:
-        return False
-    with suppress(OSError, ValueError):
-        with open(path, "rb") as file:
-            start = file.read(25)
-        if start.startswith(PNG) and len(start) == 25:
-            return start[24] > 8
-        with opened(path) as image:
-            return is_deep(image)
+    if Path(path).suffix.lower() not in SHALLOW:
+        with suppress(ValueError), reading.opened(path) as image:
+            return reading.is_deep(image)
     return False
 
 
-def _range(paths: list[str]) -> Levels:
+def _range(paths: list[str]) -> reading.Levels:
     """The lowest and highest value of some of the images, spread evenly."""
     some = paths[:: max(1, len(paths) // LOOKED_AT)]
-    with threads(some, AT_ONCE) as pool:
+    with reading.threads(some, AT_ONCE) as pool:
         ranges = [values for values in pool.map(_range_of, some) if values] or [(0.0, 0.0)]
     return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
-def _range_of(path: str) -> Levels | None:
-    with suppress(ValueError), opened(path) as image:  # check names what does not decode
-        return value_range(decode(image))
+def _range_of(path: str) -> reading.Levels | None:
+    with suppress(ValueError), reading.opened(path) as image:  # check names what does not decode
+        return reading.value_range(reading.decode(image))
     return None

@@ -1,4 +1,4 @@
-"""What a painted defect looks like: cracks, scratches, spots, missing contacts.
+"""The looks of painted defects: cracks, scratches, spots, missing contacts.
 
 A painter draws size, place, shape and contrast from a generator and returns how strongly each
 pixel changes, float (H, W) in [0, 1]; whether it gets darker or brighter is not its business.
@@ -7,6 +7,7 @@ Lengths are relative to the image's sides, so that a defect looks alike at any r
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
@@ -20,7 +21,7 @@ MARGIN = 0.07
 STEP = 0.03  # of a line
 
 Shape = tuple[int, int]
-Alpha = NDArray[np.floating]
+Alpha: TypeAlias = NDArray[Any]
 
 
 def crack(rng: Generator, shape: Shape) -> Alpha:
@@ -33,7 +34,7 @@ def crack(rng: Generator, shape: Shape) -> Alpha:
         fork, turn = main[rng.integers(len(main))], rng.choice([-1, 1]) * rng.uniform(0.5, 1.2)
         branch = _walk(rng, fork, heading + turn, length * rng.uniform(0.2, 0.5))
         strokes.append((branch, 0.8 * width))
-    return _lines(strokes, shape) * _log_uniform(rng, 0.3, 0.8)
+    return _drawn(shape, 0.0015, lines=strokes) * _log_uniform(rng, 0.3, 0.8)
 
 
 def scratch(rng: Generator, shape: Shape) -> Alpha:
@@ -46,7 +47,7 @@ def scratch(rng: Generator, shape: Shape) -> Alpha:
     for number in range(1, rng.integers(1, 4)):
         first, last = np.sort(rng.integers(0, len(line), 2))
         strokes.append((line[first : last + 2] + number * aside, width))
-    return _lines(strokes, shape) * _log_uniform(rng, 0.3, 0.8)
+    return _drawn(shape, 0.0015, lines=strokes) * _log_uniform(rng, 0.3, 0.8)
 
 
 def spot(rng: Generator, shape: Shape) -> Alpha:
@@ -62,7 +63,7 @@ def spot(rng: Generator, shape: Shape) -> Alpha:
         size = radius * np.array([rng.uniform(0.6, 1.2), 1]) * (rng.uniform(0.3, 0.7) ** number)
         middle = centre + (number > 0) * rng.normal(0, 1.5 * radius, 2)
         polygons.append((middle + size * circle * np.maximum(edge, 0.2)[:, None], 1.0))
-    return _polygons(polygons, shape, blur=0.12 * radius) * _log_uniform(rng, 0.25, 0.8)
+    return _drawn(shape, 0.12 * radius, polygons=polygons) * _log_uniform(rng, 0.25, 0.8)
 
 
 def missing_contact(rng: Generator, shape: Shape) -> Alpha:
@@ -76,7 +77,7 @@ def missing_contact(rng: Generator, shape: Shape) -> Alpha:
         start, end = top + rng.uniform(0, 0.1) * along, top + rng.uniform(0.8, 1) * along
         corners = np.array([(near, start), (far, start), (far, end), (near, end)])
         polygons.append((corners, rng.uniform(0.5, 1)))
-    return _polygons(polygons, shape, blur=0.004) * _log_uniform(rng, 0.25, 0.9)
+    return _drawn(shape, 0.004, polygons=polygons) * _log_uniform(rng, 0.25, 0.9)
 
 
 PAINTERS: dict[str, Callable[[Generator, Shape], Alpha]] = {
@@ -103,37 +104,25 @@ def _walk(rng, start, heading, length, jitter=0.16, bend=0.0) -> np.ndarray:
     return np.array(points)
 
 
-def _lines(strokes, shape) -> np.ndarray:
-    """Coverage (H, W) of strokes, each the points and the width of a line."""
-    image, draw, scale = _canvas(shape)
-    for points, width in strokes:
-        corners = [tuple(point) for point in points * image.size]
-        thick = max(1, round(width * min(shape) * scale))
-        draw.line(corners, fill=255, width=thick, joint="curve")
-    return _coverage(image, shape, blur=0.0015)
-
-
-def _polygons(polygons, shape, blur: float) -> np.ndarray:
-    """Coverage (H, W) of polygons, each its corners and its shade, with borders blurred."""
-    image, draw, _ = _canvas(shape)
-    for corners, shade in polygons:
-        draw.polygon([tuple(corner) for corner in corners * image.size], fill=round(255 * shade))
-    return _coverage(image, shape, blur)
-
-
-def _canvas(shape):
-    """An empty image, several times as fine as ``shape`` where that is small."""
-    scale = max(1, 900 // max(shape))
+def _drawn(shape: Shape, blur: float, lines=(), polygons=()) -> Alpha:
+    """Coverage (H, W) of lines (points, width) and polygons (corners, shade), blurred a little."""
+    scale = max(1, 900 // max(shape))  # drawn several times as fine where the image is small
     image = Image.new("L", (shape[1] * scale, shape[0] * scale))
-    return image, ImageDraw.Draw(image), scale
-
-
-def _coverage(image: Image.Image, shape, blur: float) -> np.ndarray:
+    draw = ImageDraw.Draw(image)
+    for points, width in lines:
+        thick = max(1, round(width * min(shape) * scale))
+        draw.line(_corners(points, image), fill=255, width=thick, joint="curve")
+    for points, shade in polygons:
+        draw.polygon(_corners(points, image), fill=round(255 * shade))
     fine = np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.BOX), np.float32) / 255
     return gaussian_filter(fine, blur * min(shape))
 
 
-def mottle(rng: Generator, shape: tuple[int, int]) -> np.ndarray:
+def _corners(points: Alpha, image: Image.Image) -> list[tuple[float, ...]]:
+    return [tuple(point) for point in points * image.size]
+
+
+def mottle(rng: Generator, shape: Shape) -> Alpha:
     """Uneven shade, float (H, W) in [0.6, 1], so that a defect is no flat sticker."""
     coarse = rng.uniform(0.6, 1, (24, 24))
     fine = zoom(coarse, (shape[0] / 24, shape[1] / 24), order=1, grid_mode=True, mode="nearest")

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import pandas as pd
 
-from spdlib.datasets.visa_splits import official_splits
+from spdlib.datasets.visa import official_splits
 
 # Shares of VisA's published splits that go to training.
 ONE_CLASS, HIGH_SHOT, FEW_SHOT = 0.9, 0.6, 0.2
@@ -26,7 +26,7 @@ def one_class(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     Args:
         table: A table of samples.
-        seed: Of what is drawn.
+        seed: Seed for what is drawn.
 
     Returns:
         The table, with ``split`` set.
@@ -54,7 +54,7 @@ def high_shot(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     Args:
         table: A table of samples; its own split is not looked at.
-        seed: Of what is drawn; the splits that VisA brings do not depend on it.
+        seed: Seed for what is drawn; the splits that VisA brings do not depend on it.
 
     Returns:
         The table, with ``split`` set.
@@ -78,8 +78,8 @@ def few_shot(table: pd.DataFrame, k: int, seed: int = 0, pool_seed: int = 0) -> 
     Args:
         table: A table of samples; its own split is not looked at.
         k: Samples of each class and category; the paper has 5 and 10.
-        seed: Of the draw from the pool.
-        pool_seed: Of the pool, the 20 %; VisA brings its own.
+        seed: Seed for the draw from the pool.
+        pool_seed: Seed for the pool, the 20 %; VisA brings its own.
 
     Returns:
         The table with ``split`` set, without the samples of the pool that were not drawn.
@@ -142,11 +142,8 @@ def _classes(table: pd.DataFrame):
     """Each category's normal and its anomalous rows, by position."""
     for category in table.category.unique():
         for label in (0, 1):
-            yield (
-                category,
-                label,
-                np.flatnonzero((table.category == category) & (table.label == label)),
-            )
+            rows = (table.category == category) & (table.label == label)
+            yield category, label, np.flatnonzero(rows)
 
 
 def _generator(seed: int, category: str, label: int) -> np.random.Generator:

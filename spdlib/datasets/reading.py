@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 # Larger images are refused, so that a damaged header does not ask for all memory.
 MOST_MEGAPIXELS = int(os.environ.get("SPDLIB_MEGAPIXELS", 500))
@@ -34,7 +34,7 @@ Levels = tuple[float, float]
 
 
 @contextmanager
-def opened(path: str | Path, what: str = "image") -> Iterator[Image.Image]:
+def opened(path: str | Path, what: str = "image") -> Iterator[ImageFile.ImageFile]:
     """An image file; whatever its decoder raises becomes a ValueError that names the file."""
     try:
         with Image.open(path) as image:
@@ -99,19 +99,19 @@ def mask_values(path: str | Path) -> tuple[NDArray[Any], bool]:
         return shown, lossy
 
 
-def decode(image: Image.Image) -> NDArray[Any]:
+def decode(image: ImageFile.ImageFile) -> NDArray[Any]:
     """An opened image's pixels, upright: uint8 (H, W, 3), or deep (H, W, 1 or 3)."""
     deep, raw = is_deep(image), _raw_mode(image)
     _turn(image)
     if deep:
         return _colour(image, raw) if image.mode in ("RGB", "RGBA") else np.array(image)[..., None]
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return np.array(image.convert("RGB"))
+    if not image.has_transparency_data:
+        return np.array(image.convert("RGB"))
+    black = Image.new("RGBA", image.size, "black")
+    return np.array(Image.alpha_composite(black, image.convert("RGBA")).convert("RGB"))
 
 
-def is_deep(image: Image.Image) -> bool:
+def is_deep(image: ImageFile.ImageFile) -> bool:
     """Whether an opened image has more than 8 bits a channel."""
     return image.mode[0] in "IF" or (image.mode in ("RGB", "RGBA") and ";16" in _raw_mode(image))
 
@@ -159,7 +159,7 @@ def _pixels(path: str | Path) -> int:
         return 1
 
 
-def _turn(image: Image.Image) -> None:
+def _turn(image: ImageFile.ImageFile) -> None:
     """Decodes an image and turns it as its EXIF data say, if those are readable."""
     if image.format == "TIFF" and image.tile and image.tile[0][0] == "raw":
         # Pillow 13.0 garbles such files where they lie on their side.
@@ -169,13 +169,13 @@ def _turn(image: Image.Image) -> None:
         ImageOps.exif_transpose(image, in_place=True)
 
 
-def _raw_mode(image: Image.Image) -> str:
-    """How the file's bytes become pixels, in Pillow's words, e.g. ``"RGB;16B"``."""
-    arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+    """Pillow's name of how the file's bytes become pixels, e.g. ``"RGB;16B"``."""
+    arguments = image.tile[0][3] if image.tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
-def _colour(image: Image.Image, raw: str) -> NDArray[np.uint16]:
+def _colour(image: ImageFile.ImageFile, raw: str) -> NDArray[np.uint16]:
     """48-bit colour: Pillow keeps the upper bytes; with the byte order swapped, the lower."""
     if raw.startswith(f"{image.mode};"):
         raw = raw[:-1] + SWAPPED[raw[-1]]

@@ -1,8 +1,11 @@
-"""Any data set by its name or its folder, so that a notebook can take it as a parameter."""
+"""Any data set by its name or its folder, so that a notebook can take it as a parameter.
+
+A new data set is one record in :data:`DATASETS`.
+"""
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,19 +17,26 @@ from spdlib.datasets.layouts import folder, is_mvtec, is_own, mvtec
 from spdlib.datasets.tree import tree
 from spdlib.datasets.visa import layout, visa
 
-NAMES = ("elpv", "elpv_painted", "visa", "mvtec")
+Categories = str | Sequence[str] | None
+
+# Tables by name, from the categories and the seed.
+DATASETS: dict[str, Callable[[Categories, int], pd.DataFrame]] = {
+    "elpv": lambda categories, seed: elpv(categories, seed=seed),
+    "elpv_painted": lambda categories, seed: elpv_painted(categories, seed=seed),
+    "visa": lambda categories, seed: visa(categories=categories),
+    "mvtec": lambda categories, seed: mvtec(categories=categories),
+}
+NAMES = DATASETS.keys()
 
 
-def load(
-    dataset: str | Path, categories: str | Sequence[str] | None = None, seed: int = 0
-) -> pd.DataFrame:
+def load(dataset: str | Path, categories: Categories = None, seed: int = 0) -> pd.DataFrame:
     """A data set's table of samples, split for one-class training.
 
     Args:
-        dataset: ``"elpv"``, ``"elpv_painted"``, ``"visa"`` or ``"mvtec"`` (in ``data/``), or a
-            folder laid out like one of these or as ``normal/``, ``anomaly/``, ``masks/``, or
-            else a tree of images of good parts. A relative one is looked for in the current
-            directory, then in the project.
+        dataset: A key of :data:`DATASETS`, the published ones in ``data/``; or a folder laid
+            out like one of these or as ``normal/``, ``anomaly/``, ``masks/``, or else a tree of
+            images of good parts. A relative one is looked for in the current directory, then in
+            the project.
         categories: Which ones, by default all.
         seed: Seed for the split, where the data set has none of its own, and for painted
             defects.
@@ -42,21 +52,15 @@ def load(
     >>> load("elpv", "mono").category.unique().tolist()
     ['mono']
     """
-    if dataset == "elpv":
-        return elpv(**_given(categories), seed=seed)
-    if dataset == "elpv_painted":
-        return elpv_painted(**_given(categories), seed=seed)
-    if dataset == "visa":
-        return visa(categories=categories)
-    if dataset == "mvtec":
-        return mvtec(categories=categories)
+    if dataset in DATASETS:
+        return DATASETS[str(dataset)](categories, seed)
     root = find(dataset)
     inside = [root, *folders(root)]
     if protocol := layout(root):
         return visa(root, categories, protocol)
-    if any(is_mvtec(path) for path in inside):
+    if any(map(is_mvtec, inside)):
         return mvtec(root, categories)
-    if any(is_own(path) for path in inside):
+    if any(map(is_own, inside)):
         return folder(root, categories, seed=seed)
     return tree(root, seed=seed, categories=categories)
 
@@ -77,7 +81,3 @@ def find(dataset: str | Path) -> Path:
     close = difflib.get_close_matches(name.lower(), NAMES, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known names: {', '.join(NAMES)}"
     raise FileNotFoundError(f"data set {name!r}: neither a known name nor a folder; {hint}")
-
-
-def _given(categories) -> dict:
-    return {} if categories is None else {"categories": categories}

@@ -22,10 +22,6 @@ from torchvision.transforms.v2 import functional as F
 from spdlib.datasets.reading import Levels, read_image, read_mask
 
 COVERED = 0.3  # with 0.5 many slanting lines break up; with 0 patches grow by 4 %
-__all__ = [
-    *("COLUMNS", "SampleImages", "levels_of", "loader", "make_table", "read_image", "read_mask"),
-    *("resize_mask", "sample"),
-]
 COLUMNS = ("path", "mask_path", "label", "category", "defect", "split")
 
 
@@ -119,9 +115,15 @@ def sample(
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def make_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """A table of samples from one dict a sample, in the order given."""
+def make_table(rows: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> pd.DataFrame:
+    """A table of samples from one dict a sample, in the order given.
+
+    Args:
+        rows: Values of the columns, as :func:`sample` gives them.
+        notes: Lines that ``check`` is to say of the files behind them.
+    """
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     # As objects: a column of text would turn None into NaN.
     table["mask_path"] = pd.Series([row["mask_path"] for row in rows], dtype=object)
+    table.attrs = {"notes": list(notes)}
     return table

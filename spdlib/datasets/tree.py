@@ -12,24 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from spdlib.datasets.files import (
-    LAYOUTS,
-    folders,
-    is_good,
-    is_image,
-    is_masks,
-    is_odd,
-    kinds,
-    refuse_masks_beside,
-    refuse_odd,
-    walk,
-    wanted,
-)  # fmt: skip
-from spdlib.datasets.layouts import Found
-from spdlib.datasets.samples import sample
+from spdlib.datasets import files
+from spdlib.datasets.layouts import need
+from spdlib.datasets.levels import with_levels
+from spdlib.datasets.samples import make_table, sample
 
 HELD_OUT = ("val", "test")
-SPLITS = ("train", *HELD_OUT)
 
 
 def tree(
@@ -57,50 +45,40 @@ def tree(
     root = Path(root).expanduser().resolve()
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder")
-    files = walk(root)
-    images = [path for path in files if is_image(path)]
-    if not images:
-        met = f"; its files are {kinds(files)}" if files else ""
-        raise ValueError(f"{root} holds no images{met}. Known layouts:\n{LAYOUTS}")
-    first = [path.relative_to(root).parts[0] for path in images]
-    arranged = "train" in first and any(name in HELD_OUT for name in first)
-    if arranged:
-        images = [path for path, top in zip(images, first, strict=True) if top in SPLITS]
+    found = files.walk(root)
+    top = {path: path.relative_to(root).parts[0] for path in found if files.is_image(path)}
+    if not top:
+        met = f"; its files are {files.kinds(found)}" if found else ""
+        files.refuse(root, f"holds no images{met}")
+    arranged = "train" in top.values() and any(name in HELD_OUT for name in top.values())
+    images = [path for path in top if not arranged or top[path] in ("train", *HELD_OUT)]
     names = dict.fromkeys(path.parent.name for path in images)
-    asked = set(wanted(categories, names, root))
+    asked = set(files.wanted(categories, names, root))
     images = [path for path in images if path.parent.name in asked]
     _refuse_defects(images, root)
     if arranged:
-        train = np.array([path.relative_to(root).parts[0] == "train" for path in images])
+        held_out = [path for path in images if top[path] != "train"]
     else:
-        train = _drawn(len(images), test_fraction, seed, root)
-    found = Found()
-    for path, trained in zip(images, train, strict=True):
-        split = "train" if trained else "test"
-        found.rows.append(sample(path, 0, path.parent.name, "good", split))
-    found.note_left_out(root, [path for path in files if not is_image(path)])
-    return found.table()
+        need(root, len(images), 2, "at least two")
+        order = np.random.default_rng(seed).permutation(len(images))
+        held_out = [images[i] for i in order[: round(test_fraction * len(images)) or 1]]
+    aside = set(held_out)
+    rows = [
+        sample(path, 0, path.parent.name, "good", "test" if path in aside else "train")
+        for path in images
+    ]
+    return with_levels(
+        make_table(rows, files.left_out(root, [path for path in found if path not in top]))
+    )
 
 
 def _refuse_defects(images: list[Path], root: Path) -> None:
-    refuse_odd(images, root)
-    refuse_masks_beside(images)
-    if is_odd(root.name):
-        if is_masks(root.name) or any(is_good(path.name) for path in folders(root.parent)):
-            raise ValueError(
-                f"{root} is named like defects or masks; name the folder that holds the good "
-                f"parts, too. Known layouts:\n{LAYOUTS}"
-            )
-        warnings.warn(
-            f"{root} is named like defects or masks; its images are taken for good parts",
-            stacklevel=4,
-        )
-
-
-def _drawn(count: int, test_fraction: float, seed: int, root: Path) -> np.ndarray:
-    """Which images are trained on: the others are held out at random."""
-    if count < 2:
-        raise ValueError(f"{root} holds one image; at least two are needed")
-    held_out = round(test_fraction * count) or 1
-    order = np.random.default_rng(seed).permutation(count)
-    return ~np.isin(np.arange(count), order[:held_out])
+    files.refuse_odd(images, root)
+    files.refuse_masks_beside(images)
+    if files.is_odd(root.name):
+        good = any(files.is_good(path.name) for path in files.folders(root.parent))
+        if good or files.is_masks(root.name):
+            why = "is named like defects or masks; name the folder that holds the good parts, too"
+            files.refuse(root, why)
+        text = f"{root} is named like defects or masks; its images are taken for good parts"
+        warnings.warn(text, stacklevel=4)

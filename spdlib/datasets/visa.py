@@ -6,7 +6,8 @@ each of the paper's protocols, which is followed to the letter. The authors' scr
 it into ``1cls/<object>/train/good`` and so on. VisA is CC BY 4.0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -17,11 +18,13 @@ from spdlib.datasets.files import folders, wanted
 from spdlib.datasets.layouts import is_mvtec, mvtec
 from spdlib.datasets.levels import with_levels
 from spdlib.datasets.samples import make_table, sample
-from spdlib.datasets.visa_splits import SPLIT_FILES, read_split
 
 URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar"
 # Of the archive's 1,929,840,640 bytes; anomalib checks its downloads by the same digest.
 SHA256 = "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362"
+SPLIT_FILES = {"one_class": "1cls", "high_shot": "2cls_highshot", "few_shot": "2cls_fewshot"}
+KNOWN = {"split": ("test", "train"), "label": ("anomaly", "normal")}  # values of a split file
+COLUMNS = (*KNOWN, "object", "image", "mask")
 
 
 def visa(
@@ -51,24 +54,23 @@ def visa(
     root = Path(root or paths.data() / "visa").expanduser().resolve()
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not there; spdlib.datasets.download_visa() fetches it")
-    name = SPLIT_FILES[protocol]
     if (root / "split_csv").is_dir():
         return _published(root, categories, protocol)
-    for folder in (root, root / name):
-        if folder.name == name and folder.is_dir():
-            return mvtec(folder, categories)
+    name = SPLIT_FILES[protocol]
+    arranged = root if root.name == name else root / name
+    if arranged.is_dir():
+        return mvtec(arranged, categories)
     raise FileNotFoundError(
         f"{root} holds neither split_csv nor {name}; VisA's archive brings split_csv"
     )
 
 
 def layout(root: Path) -> str | None:
-    """For which protocol a folder is laid out like VisA, in either way; None if it is not."""
+    """The protocol for which a folder is laid out like VisA, in either way; None if it is not."""
     for protocol, name in SPLIT_FILES.items():
-        if root.resolve().name == name and any(map(is_mvtec, folders(root))):
-            return protocol
-    for protocol, name in SPLIT_FILES.items():
-        if (root / "split_csv" / f"{name}.csv").exists() or (root / name).is_dir():
+        split_file, arranged = root / "split_csv" / f"{name}.csv", root / name
+        itself = root.name == name and any(map(is_mvtec, folders(root)))
+        if itself or arranged.is_dir() or split_file.exists():
             return protocol
     return None
 
@@ -81,8 +83,8 @@ def download_visa(root: str | Path | None = None, url: str = URL, sha256: str = 
 
     Args:
         root: Where it goes, by default ``data/visa``.
-        url: Of the archive.
-        sha256: Of the archive, hexadecimal.
+        url: Address of the archive.
+        sha256: Digest of the archive, hexadecimal.
 
     Returns:
         ``root``, for :func:`visa`.
@@ -107,21 +109,75 @@ def download_visa(root: str | Path | None = None, url: str = URL, sha256: str = 
     return root
 
 
+def official_splits(images: Iterable[str | Path], protocol: str) -> list[str | None]:
+    """Where the published splits put images.
+
+    Args:
+        images: Their paths.
+        protocol: As for :func:`visa`.
+
+    Returns:
+        For each ``"train"`` or ``"test"``, or None where it lies in no VisA tree with splits.
+
+    Raises:
+        ValueError: An image's tree has splits, but not this one, or this one lacks the image.
+    """
+
+    @cache
+    def splits(root: Path) -> dict[str, str]:
+        if not (root / "split_csv").is_dir():
+            return {}
+        rows = _split_file(root, protocol)
+        return dict(zip(rows.image, rows.split, strict=True))
+
+    def split(image: Path) -> str | None:
+        _, side, kind, arranged, root = ([*image.parents, *[Path()] * 5])[:5]
+        # 1cls/<object>/train/good/000.JPG
+        if arranged.name in SPLIT_FILES.values() and side.name in KNOWN["split"]:
+            if arranged.name == SPLIT_FILES[protocol]:
+                return side.name
+            raise ValueError(
+                f"{image} is arranged for {arranged.name}; {protocol} needs the folder "
+                f"{SPLIT_FILES[protocol]} or the published layout with split_csv"
+            )
+        # <object>/Data/Images/Normal/000.JPG
+        if kind.name != "Data" or not (known := splits(root)):
+            return None
+        name = image.relative_to(root).as_posix()
+        if name not in known:
+            raise ValueError(f"{name} is not in split_csv/{SPLIT_FILES[protocol]}.csv")
+        return known[name]
+
+    return [split(Path(image)) for image in images]
+
+
+def _split_file(root: Path, protocol: str) -> pd.DataFrame:
+    """The split file of a protocol, as it is: object, split, label, image, mask."""
+    file = root / "split_csv" / f"{SPLIT_FILES[protocol]}.csv"
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is not there; VisA's archive brings it")
+    rows = pd.read_csv(file, dtype=str, keep_default_na=False)
+    if missing := set(COLUMNS) - set(rows.columns):
+        raise ValueError(f"{file}: columns are missing: {', '.join(missing)}")
+    for column, known in KNOWN.items():
+        if odd := sorted({*rows[column]} - {*known}):
+            raise ValueError(f"{file}: {column} {odd[0]!r} is none of {', '.join(known)}")
+    return rows
+
+
 def _published(root: Path, categories, protocol: str) -> pd.DataFrame:
-    rows = read_split(root, protocol)
+    rows = _split_file(root, protocol)
     present = [name for name in rows.object.unique() if (root / name).is_dir()]
     if not present:
         raise FileNotFoundError(f"{root} holds split_csv, but none of the objects it lists")
     asked = wanted(categories, present, root)
-    rows = rows[rows.object.isin(asked)]
-    defects = {}
-    for name in asked:
-        file = root / name / "image_anno.csv"
-        if file.exists():
-            notes = pd.read_csv(file, dtype=str, keep_default_na=False)
-            defects |= dict(zip(notes.image, notes.label, strict=True))
+    notes = [root / name / "image_anno.csv" for name in asked]
+    tables = [
+        pd.read_csv(file, dtype=str, keep_default_na=False) for file in notes if file.exists()
+    ]
+    defects = {image: label for t in tables for image, label in zip(t.image, t.label, strict=True)}
     samples = []
-    for row in rows.itertuples():
+    for row in rows[rows.object.isin(asked)].itertuples():
         anomalous = row.label == "anomaly"
         defect = defects.get(row.image, "anomaly") if anomalous else "good"
         mask = root / row.mask if row.mask else None

@@ -15,7 +15,7 @@ CHUNK = 1 << 21  # negatives sorted at a time
 SPOOL = 256 << 20  # bytes of negatives kept in memory before they go to a temporary file
 EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are of one region
 LABELS, PIXELS = ("labels", "scores"), ("masks", "maps")
-NONE = object()  # where one iterator ends before the other
+NONE: Any = object()  # where one iterator ends before the other
 
 
 def count(labels: ArrayLike, scores: ArrayLike, names: tuple[str, str] = LABELS) -> Counts:

@@ -26,7 +26,7 @@ def roc_curve(labels: ArrayLike, scores: ArrayLike, tolerance: float = 1e-6) -> 
     Args:
         labels: As for :func:`auroc`.
         scores: As for :func:`auroc`.
-        tolerance: How much thinning may move the area under the curve in all; 0 keeps all.
+        tolerance: Most that thinning may move the area under the curve, in all; 0 keeps all.
 
     Returns:
         The curve; millions of points become hundreds.

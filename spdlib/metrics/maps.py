@@ -189,7 +189,7 @@ def _place(path: Path, root: Path) -> tuple[str, ...]:
 
 
 def _depth(path: Path, root: Path) -> int | None:
-    """How many folders come before the first that is a word of the layouts."""
+    """Number of folders before the first that is a word of the layouts."""
     known = (i for i, part in enumerate(_parents(path, root)) if part in WORDS | NORMAL)
     return next(known, None)
 

@@ -44,8 +44,8 @@ class Metrics:
         aupr: Area under the precision-recall curve, linear interpolation.
         average_precision: Area under the precision-recall curve, steps.
         max_f1: The best F1; ``threshold``, ``precision`` and ``recall`` are those it is at.
-        positives: How many anomalous samples or pixels there are.
-        negatives: How many normal ones.
+        positives: Number of anomalous samples or pixels.
+        negatives: Number of normal ones.
         aupro: Area under the per-region overlap, of pixels only; else None.
     """
 
@@ -139,12 +139,8 @@ def confusion(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Confusi
     """
     y, s = checked(labels, scores)
     flagged = s >= threshold
-    return Confusion(
-        true_positives=int((flagged & y).sum()),
-        false_positives=int((flagged & ~y).sum()),
-        false_negatives=int((~flagged & y).sum()),
-        true_negatives=int((~flagged & ~y).sum()),
-    )
+    parts = flagged & y, flagged & ~y, ~flagged & y, ~flagged & ~y
+    return Confusion(*(int(part.sum()) for part in parts))
 
 
 def evaluate(labels: ArrayLike, scores: ArrayLike) -> Metrics:

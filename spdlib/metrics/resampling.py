@@ -29,7 +29,7 @@ def bootstrap(
         labels: One an image, or a mask an image: (N,) or (N, H, W).
         scores: Scores or maps of the same shape. Images are resampled, never pixels, whose
             neighbours say nearly the same.
-        repeats: How often images are drawn with replacement.
+        repeats: Number of draws of the images with replacement.
         level: Coverage, e.g. 0.95.
         seed: Seed of the resampling; the same seed draws the same images for every detector.
         limit: As for :func:`spdlib.metrics.aupro`.
@@ -59,7 +59,7 @@ def bootstrap_difference(
         labels: One an image, or a mask an image: (N,) or (N, H, W).
         scores: Scores or maps of the detector, of the same shape.
         baseline: Those of the one it is compared with.
-        repeats: How often images are drawn with replacement, the same for both.
+        repeats: Number of draws of the images with replacement, the same for both.
         level: Coverage.
         seed: Seed of the resampling.
 
@@ -89,8 +89,8 @@ def weighted(
     Args:
         labels: One an image, or a mask an image: (N,) or (N, H, W).
         scores: Scores or maps of the same shape.
-        weights: How often each image counts, and with it each of its regions, (R, N), 0 or
-            more; fractions are fine.
+        weights: Weight of each image, and with it of each of its regions, (R, N), 0 or more;
+            fractions are fine.
         limit: As for :func:`spdlib.metrics.aupro`.
 
     Returns:
@@ -120,7 +120,7 @@ class ImageCounts(NamedTuple):
 
     Attributes:
         levels: The levels (K,).
-        parts: Of each image (N, 3 or 4, K): positives at or above the level and below the one
+        parts: Each image's counts (N, 3 or 4, K): positives at or above the level and below the one
             before; negatives at the level; those above it and below the one before; and, with
             regions, the positives again, each as its share of its region.
         negatives: All negatives (N,).
@@ -132,7 +132,7 @@ class ImageCounts(NamedTuple):
 
     def counts(self, weights: ArrayLike) -> Counts:
         """Counts (R, K) over images that count as often as ``weights`` (R, N) say."""
-        drawn = np.tensordot(weights, self.parts, 1)
+        drawn = np.tensordot(np.asarray(weights), self.parts, 1)
         positives, tied, between, *overlap = np.moveaxis(drawn, 1, 0)
         at_or_above = np.cumsum(tied + between, 1)
         total = (np.asarray(weights) @ self.negatives)[:, None]
@@ -180,7 +180,7 @@ def at_thresholds(
         counts: The exact counts of them.
         low: Lowest of all scores.
         high: Highest.
-        number: How many thresholds; two more lie outside all scores.
+        number: Number of thresholds; two more lie outside all scores.
     """
     found = np.repeat(counts.thresholds, counts.positives).astype(float)
     half = number // 2

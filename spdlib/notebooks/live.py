@@ -1,19 +1,16 @@
 """Curves of a training while it runs, redrawn in place.
 
-``pretrain(..., callbacks=[LiveCurves()])``.
+``pretrain(..., callbacks=[LiveCurves()])``, after ``style.use()``.
 """
 
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 from IPython import get_ipython
-from IPython.display import Image, display
-from matplotlib.figure import Figure
+from IPython.display import DisplayHandle, display
 
 from spdlib.notebooks.figures import pretraining as plots
-from spdlib.notebooks.figures import style
 from spdlib.training import Callback
 
 
@@ -24,40 +21,29 @@ class LiveCurves(Callback):
     only gathers the histories.
 
     Args:
-        draw: Makes the figure from histories by method.
         share: Share of the time that may go into drawing.
 
     Attributes:
         histories: One row a step, by method, as :func:`spdlib.pretraining.pretrain` returns it.
     """
 
-    def __init__(
-        self,
-        draw: Callable[[Mapping[str, pd.DataFrame]], Figure] = plots.training,
-        share: float = 0.03,
-    ):
-        self.draw, self.share = draw, share
+    def __init__(self, share: float = 0.03):
+        self.share, self._due = share, 0.0
         self.histories: dict[str, pd.DataFrame] = {}
-        self._display, self._due = None, 0.0
+        self._display: DisplayHandle | None = None
 
     def on_step(self, training: Any) -> None:
         """Redraws, if it is time to."""
         if time.monotonic() >= self._due and len(training.rows) > 1:
-            self._redraw(training)
+            self.on_end(training)
 
     def on_end(self, training: Any) -> None:
-        """Draws the training whole."""
-        self._redraw(training)
-
-    def _redraw(self, training: Any) -> None:
+        """Draws the training as it is."""
         self.histories[training.settings.name] = pd.DataFrame(training.rows)
         if not hasattr(get_ipython(), "kernel"):  # not in a notebook
             return
         began = time.monotonic()
-        picture = Image(data=style.png(self.draw(self.histories)), format="png")
-        if self._display is None:
-            self._display = display(picture, display_id=True)
-        else:
-            self._display.update(picture)
+        self._display = self._display or display(display_id=True)
+        self._display.update(plots.training(self.histories))
         now = time.monotonic()
         self._due = now + (now - began) / self.share

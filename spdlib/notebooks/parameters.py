@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from spdlib.detectors import known as known_detector
-from spdlib.methods import baseline_of, known
-from spdlib.pretraining.presets import MethodName
+from spdlib.pretraining.presets import MethodName, named
 from spdlib.settings import Count, EncoderName, ImageSize, explain
 
 
@@ -51,6 +50,7 @@ class SpdPretraining(ImageParameters):
     """Notebook 02. What is None is left to the preset."""
 
     method: MethodName
+    control: str | None
     also: list[str]
     preset: Literal["laptop", "paper"]
     encoder: EncoderName | None
@@ -63,12 +63,12 @@ class SpdPretraining(ImageParameters):
     test_images: Annotated[int, Field(ge=2)] | None
     collapse_epochs: Count
 
-    @field_validator("also")
+    @field_validator("control", "also")
     @classmethod
-    def _known(cls, also: list[str]) -> list[str]:
-        for name in also:
-            known(baseline_of(name) or name)
-        return also
+    def _known(cls, names: str | list[str] | None) -> str | list[str] | None:
+        for name in [names] if isinstance(names, str) else names or []:
+            named(name)
+        return names
 
 
 class PadimEvaluation(ImageParameters):
@@ -124,10 +124,12 @@ class TwoClassTraining(ImageParameters):
     architecture: EncoderName
     shots: Annotated[list[Count], Field(min_length=1)]
     draws: Annotated[int, Field(ge=2)]
-    most_images: Count | None
+    most_images: Annotated[int, Field(ge=2)] | None
     normal_images: Annotated[int, Field(ge=2)]
+    feature_size: ImageSize
     size: ImageSize | None
     crop: bool | None
+    freeze: bool | None
     iterations: Count | None
     repeats: Annotated[int, Field(ge=10)]
 
@@ -162,7 +164,7 @@ def check(model: type[P], namespace: dict[str, Any]) -> P:
     """
     plain = (bool, int, float, str, list, dict, tuple, type(None))
     jupyter = {"In", "Out", "exit", "quit"}
-    given = {
+    given: dict[str, Any] = {
         name: value
         for name, value in namespace.items()
         if not name.startswith("_") and name not in jupyter and isinstance(value, plain)

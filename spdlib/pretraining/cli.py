@@ -129,8 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("settings (what is not given is the preset's)")
     for name, field in Settings.model_fields.items():
         choices = typing.get_args(field.annotation) if _is_literal(field.annotation) else ()
-        text = field.description + (f" ({', '.join(choices)})" if choices else "")
-        several = {"nargs": "+"} if name == "categories" else {}
+        text = (field.description or "") + (f" ({', '.join(choices)})" if choices else "")
+        several: dict[str, Any] = {"nargs": "+"} if name == "categories" else {}
         group.add_argument(f"--{name.replace('_', '-')}", metavar="X", help=text, **several)
     return parser
 

@@ -13,7 +13,7 @@ from spdlib.pretraining.training import Pretraining
 from spdlib.training import Callback
 
 
-class Embeddings(Callback):
+class Embeddings(Callback[Pretraining]):
     """Spread of a baseline's projections in each step, as SimSiam's authors watch collapse.
 
     The very projections that the loss compares are looked at, of one view of the batch, so that
@@ -27,7 +27,7 @@ class Embeddings(Callback):
     def __init__(self):
         self.rows: list[dict[str, float]] = []
         self._seen: Tensor | None = None
-        self._hook = None
+        self._hook: Any = None
 
     def on_start(self, training: Pretraining) -> None:
         """Starts to listen."""

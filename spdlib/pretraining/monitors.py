@@ -8,12 +8,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spdlib.metrics import aupr, auroc
-from spdlib.smoothblend import SmoothBlend
+from spdlib.smoothblend import RimAlone, SmoothBlend
 from spdlib.views import WeakView, spd_triplet
 
 # Below these shares of what healthy embeddings have, collapse is spoken of.
 COLLAPSED_STD = 0.1
 COLLAPSED_RANK = 2.0
+
+# SmoothBlend and its parts, all with the same boxes: what of it a network has learnt to spot.
+COMPONENTS = {
+    "SmoothBlend": SmoothBlend(),
+    "rim alone": RimAlone(),
+    "filled": SmoothBlend(foreground="image"),
+    "with its context": SmoothBlend(foreground="context"),
+    "hard paste": SmoothBlend(sigma=0),
+}
 
 
 @torch.no_grad()
@@ -24,6 +33,7 @@ def spot_the_difference(
     seed: int = 0,
     batch_size: int = 64,
     projection: Callable[[Tensor], Tensor] | None = None,
+    blend: SmoothBlend = COMPONENTS["SmoothBlend"],
 ) -> dict[str, Any]:
     """How well the distance to the anchor tells a blended image from a weak global view.
 
@@ -37,6 +47,7 @@ def spot_the_difference(
         seed: Of views and blends: the same for every network that is compared.
         batch_size: Images at a time.
         projection: From features to where the SPD loss compares; evaluated as it is.
+        blend: What is blended in, e.g. one of :data:`COMPONENTS`.
 
     Returns:
         ``auroc`` and ``aupr`` (weak views 0, blended views 1), in [0, 1]; the cosine distances
@@ -45,16 +56,16 @@ def spot_the_difference(
         anchors' (N, E).
     """
     generator = torch.Generator().manual_seed(seed)
-    weak_view, blend = WeakView(size), SmoothBlend()
+    weak_view = WeakView(size)
     weight = next(network.parameters())
     parts, projected, projections = [], [], []
     for batch in images.split(batch_size):
         batch = batch.to(weight.device).float() / 255
         triplet = spd_triplet(batch, weak_view, blend, generator)
-        features = [network(view.to(weight.dtype)) for view in triplet]
-        parts.append((*_distances(features), features[0].float()))
+        seen = [network(view.to(weight.dtype)) for view in triplet]
+        parts.append((*_distances(seen), seen[0].float()))
         if projection is not None:
-            there = [projection(x) for x in features]
+            there = [projection(x) for x in seen]
             projected.append(_distances(there))
             projections.append(there[0].float())
     weak, blended, features = (torch.cat(part).cpu() for part in zip(*parts, strict=True))

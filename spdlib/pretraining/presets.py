@@ -5,12 +5,13 @@ them where two cores and five minutes ask for it. :func:`table` shows both, side
 """
 
 import math
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, get_args
 
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from spdlib.methods import METHODS, known, run_name, split_name
+from spdlib.methods import METHODS, known, run_name, spelled, split_name
 from spdlib.settings import EncoderName, ImageSize, explain
 from spdlib.smoothblend import Foreground
 
@@ -97,7 +98,7 @@ class Settings(BaseModel):
         for name in needs:
             if getattr(self, name, "counted") is None:
                 raise ValueError(f"{name}: {self.method} needs it")
-        if "queue" in needs and self.queue % self.batch_size:
+        if self.queue and "queue" in needs and self.queue % self.batch_size:
             raise ValueError(f"queue: {self.queue} is no multiple of batch_size {self.batch_size}")
         if self.spd == "dense" and not self.independent_views:
             raise ValueError("independent_views: dense SPD needs views of independent colours")
@@ -189,19 +190,37 @@ def settings(method: str, preset: str = "laptop", **changes: Any) -> Settings:
 
 
 def named(name: str, preset: str = "laptop", **changes: Any) -> Settings:
-    """Settings of a training by its name, such as ``moco``, ``moco_spd`` or ``moco_placebo``.
+    """Settings of a training by its name, such as ``moco``, ``moco_spd`` or ``moco_spd_image``.
 
     Args:
-        name: A baseline, alone or with a key of :data:`spdlib.methods.TERMS`.
+        name: As :attr:`Settings.name` gives it: a baseline, alone or with a key of
+            :data:`spdlib.methods.TERMS` and departures from the preset.
         preset: As for :func:`settings`.
         **changes: Likewise.
 
-    >>> named("simsiam").eta, named("simsiam_dense").spd, named("simsiam_spd").name
-    (0.0, 'dense', 'simsiam_spd')
+    Raises:
+        ValueError: The name does not say what departs; or as for :func:`settings`.
+
+    >>> named("simsiam").eta, named("simsiam_dense").spd, named("simsiam_spd_image").foreground
+    (0.0, 'dense', 'image')
     """
-    base, term, _ = split_name(name)
+    base, term, departures = split_name(name)
     changes |= {"spd": TERM_OF[term]} if term in TERM_OF else {} if term else {"eta": 0}
-    return settings(base, preset, **changes)
+    found = _departures(departures)
+    if "_".join(spelled(*departure) for departure in found.items()) != departures:
+        raise ValueError(f"{name}: {departures!r} does not say what departs from the preset")
+    return settings(base, preset, **changes | found)
+
+
+def _departures(text: str) -> dict[str, Any]:
+    """The settings that the last part of a training's name spells."""
+    numbers = re.findall(r"(?:^|_)(eta|guard)([\d.]+)(?=_|$)", text)
+    found: dict[str, Any] = {name: float(value) for name, value in numbers}
+    for name in NAMED:
+        for option in get_args(Settings.model_fields[name].annotation) or (True, False):
+            if f"_{spelled(name, option)}_" in f"_{text}_":
+                found[name] = option
+    return {name: found[name] for name in NAMED if name in found}
 
 
 def preset_values(method: str, preset: str) -> dict[str, Any]:
@@ -211,8 +230,8 @@ def preset_values(method: str, preset: str) -> dict[str, Any]:
     if preset not in ("laptop", "paper"):
         raise ValueError(f"preset: {preset!r} is not one of laptop, paper")
     record = METHODS[method]
-    values = PAPER | record.published
-    return values if preset == "paper" else values | LAPTOP | record.laptop
+    values = {**PAPER, **record.published}
+    return values if preset == "paper" else {**values, **LAPTOP, **record.laptop}
 
 
 def table() -> pd.DataFrame:

@@ -125,6 +125,8 @@ class Pretraining(Training):
         skipped: Numbers of the images that did not decode.
     """
 
+    data: Images
+
     def __init__(
         self,
         encoder: Encoder,
@@ -141,9 +143,9 @@ class Pretraining(Training):
         steps = settings.epochs * self.steps_an_epoch
         super().__init__(self.objective, images, steps, settings.batch_size, settings.seed)
         self.settings, self.held_out, self.folder, self.skip = settings, held_out, folder, skip
-        self.views, self.said = Views(settings), None
+        self.views, self.skipped = Views(settings), set[int]()
+        self.said: str | None = None
         self.best: dict[str, Any] = {"score": -1.0, "step": 0, "encoder": {}}
-        self.skipped: set[int] = set()
 
     def order(self, start: int) -> Iterator[Tensor]:
         """A permutation of its own for each epoch."""
@@ -208,7 +210,7 @@ class Pretraining(Training):
             with replacing(self.folder / LOG) as temporary:
                 pd.DataFrame(self.rows, columns=list(COLUMNS)).to_csv(temporary, index=False)
         if self.held_out is not None and not self.step and not self.rows:
-            seen = self._watch()
+            seen = self._watch(self.held_out)
             self._compare(seen["spot_auroc"])
             self._log({"step": 0, "epoch": 0} | seen)
 
@@ -216,7 +218,7 @@ class Pretraining(Training):
         """Logs a step, and watches after each epoch."""
         row["epoch"] = (self.step - 1) // self.steps_an_epoch + 1
         if self.held_out is not None and self.step % self.steps_an_epoch == 0:
-            row |= self._watch()
+            row |= self._watch(self.held_out)
             self._compare(row["spot_auroc"])
         self._log(row)
 
@@ -242,7 +244,7 @@ class Pretraining(Training):
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up the rows of the log, up to the checkpoint's step."""
         self.skipped, self.best = set(state["skipped"]), state["best"]
-        if (log := self.folder / LOG).is_file():
+        if self.folder and (log := self.folder / LOG).is_file():
             rows = pd.read_csv(log, on_bad_lines="skip")
             self.rows = rows[rows.step <= self.step].to_dict("records")
 
@@ -264,11 +266,11 @@ class Pretraining(Training):
             kept = {name: x.detach().cpu().clone() for name, x in weights.items()}
             self.best = {"score": score, "step": self.step, "encoder": kept}
 
-    def _watch(self) -> dict[str, float]:
+    def _watch(self, held_out: Tensor) -> dict[str, float]:
         """Looks at the held-out images, as the network is now."""
         baseline = self.objective.baseline.eval()
         spot = spot_the_difference(
-            baseline.encoder, self.held_out, self.settings.size, self.settings.seed,
+            baseline.encoder, held_out, self.settings.size, self.settings.seed,
             projection=baseline.projection.forward,  # not for those who listen to the training
         )  # fmt: skip
         baseline.train()
@@ -277,7 +279,7 @@ class Pretraining(Training):
         # The loss compares projections: they may be one while the features are not yet.
         if said is None and (there := collapse(**projected)):
             said = f"projections, {there}"
-        if len(self.held_out) < FEWEST:  # the rank is small whatever the network
+        if len(held_out) < FEWEST:  # the rank is small whatever the network
             said = None
         if said and not self.said:
             print(f"step {self.step}: {said}", flush=True)
@@ -396,7 +398,7 @@ def pretrain(
             f"labels: {settings.method} pretraining needs at least two classes (a table's "
             "categories, which for a folder of images are the names of its subfolders)"
         )
-    if "queue" in METHODS[settings.method].needs and settings.queue > len(samples):
+    if "queue" in METHODS[settings.method].needs and (settings.queue or 0) > len(samples):
         fits = len(samples) // settings.batch_size * settings.batch_size
         warnings.warn(
             f"queue: {settings.queue:,} keys of {len(samples):,} images; many are of the image "
@@ -409,7 +411,7 @@ def pretrain(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(settings.seed, 2))  # heads are drawn from the global state
         training = Pretraining(
-            encoder, settings, samples, classes, held_out, folder and Path(folder), skip
+            encoder, settings, samples, classes, held_out, Path(folder) if folder else None, skip
         )
     if folder:
         needed = _checkpoint_bytes(training.objective) * 2  # the one before stays until the next

@@ -2,7 +2,7 @@
 
 ``presets`` holds the settings, ``models`` the classifier, the U-Net and the probe, ``training``
 the training, ``augmentation`` what it reads; ``shots`` compares by number of labelled
-images, ``paired`` encoders on the same draws.
+images, and encoders on the same draws.
 """
 
 from spdlib.twoclass.models import Classifier, Segmenter, pooled_features, probe
@@ -10,14 +10,6 @@ from spdlib.twoclass.presets import settings
 from spdlib.twoclass.training import Predictions, TwoClassTraining, check_images, predict, train
 
 __all__ = [
-    "Classifier",
-    "Predictions",
-    "Segmenter",
-    "TwoClassTraining",
-    "check_images",
-    "pooled_features",
-    "predict",
-    "probe",
-    "settings",
-    "train",
-]
+    "Classifier", "Predictions", "Segmenter", "TwoClassTraining", "check_images",
+    "pooled_features", "predict", "probe", "settings", "train",
+]  # fmt: skip

@@ -16,19 +16,12 @@ from torchvision.transforms import v2
 
 from spdlib.images import Images
 
+# Images as they are; mirrored left to right and top to bottom, each with probability 1/2; flips,
+# shifted by up to 1/16 of the side, brightness and contrast changed within 10 %.
 Augment = Literal["none", "flips", "shifts"]
+# Images as often as they are there; as many normal as anomalous ones in every batch; each class
+# weighs the same in the loss (images; in segmentation, pixels).
 Balance = Literal["none", "sampling", "weights"]
-
-AUGMENTS = {
-    "none": "images as they are",
-    "flips": "mirrored left to right and top to bottom, each with probability 1/2",
-    "shifts": "flips; shifted by up to 1/16 of the side; brightness and contrast within 10 %",
-}
-BALANCES = {
-    "none": "images as often as they are there",
-    "sampling": "as many normal as anomalous images in every batch",
-    "weights": "each class weighs the same in the loss (images; in segmentation, pixels)",
-}
 
 
 def augmentation(name: Augment, size: int) -> v2.Transform:
@@ -38,32 +31,24 @@ def augmentation(name: Augment, size: int) -> v2.Transform:
     reflection, in image and mask alike.
 
     Args:
-        name: A key of ``AUGMENTS``.
+        name: Which, see ``Augment``.
         size: Side of the images, pixels.
 
     Returns:
-        A transform of torchvision's ``Image`` and ``Mask``, of any size.
-
-    Raises:
-        ValueError: There is no such augmentation.
+        A transform of torchvision's ``Image`` and ``Mask``.
     """
-    if name not in AUGMENTS:
-        raise ValueError(f"augment: {name!r} is not one of {', '.join(AUGMENTS)}")
-    steps: list[v2.Transform] = [v2.Identity()]
-    if name in ("flips", "shifts"):
-        steps += [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()]
-    if name == "shifts":
-        steps += [
-            v2.RandomCrop(size, padding=size // 16, padding_mode="reflect"),
-            v2.ColorJitter(brightness=0.1, contrast=0.1),
-        ]
-    return v2.Compose(steps)
+    if name == "none":
+        return v2.Identity()
+    flips = [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()]
+    shift = v2.RandomCrop(size, padding=size // 16, padding_mode="reflect")
+    light = v2.ColorJitter(brightness=0.1, contrast=0.1)
+    return v2.Compose(flips if name == "flips" else [*flips, shift, light])
 
 
 def batch_order(
     labels: ArrayLike, steps: int, batch_size: int, balance: Balance, seed: int
 ) -> NDArray[np.int64]:
-    """Which image stands at which place of a training.
+    """Numbers of the images at each place of a training.
 
     All images pass before one comes again, in an order drawn anew each time. With
     ``"sampling"`` this holds for each class by itself, and half of every batch is anomalous.
@@ -72,8 +57,8 @@ def batch_order(
         labels: 0 and 1, one an image.
         steps: Batches.
         batch_size: Images a batch.
-        balance: A key of ``BALANCES``.
-        seed: Of the order.
+        balance: How classes are balanced, see ``Balance``.
+        seed: Seed of the order.
 
     Returns:
         Numbers of images, ``steps * batch_size`` of them.
@@ -105,8 +90,8 @@ class TrainingImages(Dataset):
     Args:
         images: The images.
         order: Which image stands at which place, as :func:`batch_order` gives.
-        augment: A key of ``AUGMENTS``.
-        seed: Of the augmentations.
+        augment: How they are augmented, see ``Augment``.
+        seed: Seed of the augmentations.
 
     Items are those of :class:`~spdlib.images.Images`; a list of places gives a batch of them.
     """

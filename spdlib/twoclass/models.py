@@ -3,9 +3,7 @@
 All start from an :class:`~spdlib.encoders.Encoder`, whose weights they copy.
 """
 
-import contextlib
 import copy
-from collections.abc import Iterator
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -28,8 +26,8 @@ class Classifier(nn.Module):
     """An encoder with a linear head, for two classes.
 
     Args:
-        encoder: Where the weights start from; a copy is trained.
-        seed: Of the head's weights.
+        encoder: Gives the weights to start from; a copy is trained.
+        seed: Seed of the head's weights.
 
     >>> from spdlib.encoders import load_encoder
     >>> Classifier(load_encoder("resnet18")).score(torch.rand(2, 3, 64, 64)).shape
@@ -41,7 +39,8 @@ class Classifier(nn.Module):
     def __init__(self, encoder: Encoder, seed: int = 0):
         super().__init__()
         self.encoder = copy.deepcopy(encoder).requires_grad_(True)
-        with _seeded(seed):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
             self.head = nn.Linear(encoder.feature_dim, 2)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -68,10 +67,10 @@ class Segmenter(nn.Module):
     lead to its four stages, and its normalisation.
 
     Args:
-        encoder: Where the weights start from; they are copied.
+        encoder: Gives the weights to start from; they are copied.
         decoder_width: Channels of the deepest decoder block; each further one has half, but at
             least 16.
-        seed: Of the decoder's weights.
+        seed: Seed of the decoder's weights.
 
     >>> from spdlib.encoders import load_encoder
     >>> Segmenter(load_encoder("resnet18"), 32)(torch.rand(2, 3, 64, 64)).shape
@@ -79,10 +78,13 @@ class Segmenter(nn.Module):
     """
 
     task = "segmentation"
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, encoder: Encoder, decoder_width: int = 256, seed: int = 0):
         super().__init__()
-        with _seeded(seed):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
             self.unet = smp.Unet(
                 encoder.architecture.unet,
                 encoder_weights=None,
@@ -90,32 +92,25 @@ class Segmenter(nn.Module):
             )
         network = self.unet.encoder.model
         # The same names on both sides, but timm joins some by underscores.
-        given = {_flat(name): tensor for name, tensor in encoder.network.state_dict().items()}
+        given = {n.replace(".", "_"): value for n, value in encoder.network.state_dict().items()}
         # The last layers before pooling (EfficientNet's head) have no place in a U-Net; strict
         # loading makes sure that everything else has received its weights.
-        network.load_state_dict({name: given[_flat(name)] for name in network.state_dict()})
+        network.load_state_dict({n: given[n.replace(".", "_")] for n in network.state_dict()})
         self.register_buffer("mean", encoder.mean.clone(), persistent=False)
         self.register_buffer("std", encoder.std.clone(), persistent=False)
-        self.to(encoder.mean.device, memory_format=torch.channels_last)
+        self.to(encoder.mean.device).to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Log odds (B, H, W) that a pixel is anomalous, of RGB images (B, 3, H, W) in [0, 1]."""
-        return self.unet(self._normalised(images))[:, 0]
+        x = (images - self.mean) / self.std
+        return self.unet(x.contiguous(memory_format=torch.channels_last))[:, 0]
 
     score = forward
-
-    def stages(self, images: Tensor) -> list[Tensor]:
-        """The feature maps that the decoder reads, of the encoder's four stages."""
-        return self.unet.encoder(self._normalised(images))[-4:]
 
     def loss(self, batch: dict[str, Tensor], settings: TwoClass, share: float) -> Tensor:
         """Focal loss; ``share`` is that of anomalous pixels, for the weights."""
         alpha = 1 - share if settings.balance == "weights" else settings.focal_alpha
         return focal_loss(self(batch["image"]), batch["mask"], settings.focal_gamma, alpha)
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        x = (images - self.mean) / self.std
-        return x.contiguous(memory_format=torch.channels_last)
 
 
 def focal_loss(
@@ -140,8 +135,12 @@ def focal_loss(
 
 
 @torch.inference_mode()
-def pooled_features(encoder: Encoder, images: Dataset, batch_size: int = 64) -> NDArray[np.float32]:
-    """The encoder's pooled features (N, D) of images, in their order."""
+def pooled_features(encoder: Encoder, images: Dataset, batch_size: int = 8) -> NDArray[np.float32]:
+    """The encoder's pooled features (N, D) of images, in their order.
+
+    On a CPU a few images at a time are up to twice as fast as many, whose activations outgrow
+    what malloc keeps.
+    """
     device = next(encoder.parameters()).device
     batches = DataLoader(images, batch_size)
     return torch.cat([encoder(batch["image"].to(device)).cpu() for batch in batches]).numpy()
@@ -156,7 +155,7 @@ def probe(
     the same; the cross-entropy is minimised to the end, without augmentation.
 
     Args:
-        features: Of the training images (N, D).
+        features: Features of the training images (N, D).
         labels: 0 and 1 (N,), of both classes.
         others: Features of the images to score (M, D).
         strength: Inverse of the penalty on the weights' squares.
@@ -173,15 +172,3 @@ def probe(
     head = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
     head.fit(normalize(features), labels)
     return head.decision_function(normalize(others))
-
-
-def _flat(name: str) -> str:
-    return name.replace(".", "_")
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Initialises from a seed of its own and puts the global state back."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

@@ -1,4 +1,4 @@
-"""How to train on two classes: one checked set of settings, and two presets.
+"""Settings of two-class training, checked, and two presets of them.
 
 ``paper`` holds what Zou et al. state (appendix C) and, where they are silent, a choice that is
 marked as ours; ``laptop`` departs from it where two cores and minutes ask for it.
@@ -17,31 +17,28 @@ from spdlib.twoclass.augmentation import Augment, Balance
 
 Task = Literal["detection", "segmentation"]
 TASKS: tuple[Task, ...] = ("detection", "segmentation")
+PRESETS = ("paper", "laptop")
 SHOTS = (5, 10)  # the paper's numbers of labelled images of each class
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
-STATED = {  # what the paper says; the rest is ours
-    "epochs": "the paper", "iterations": "the paper", "learning_rate": "the paper",
-    "optimizer": "the paper, high-shot",
+STATED = {  # in appendix C; the rest is ours
+    "epochs": "appendix C", "iterations": "appendix C", "learning_rate": "appendix C",
+    "optimizer": "appendix C, high-shot", "freeze": "appendix C, high-shot",
 }  # fmt: skip
 PAPER: dict[str, Any] = {
     "size": 224, "batch_size": 16, "optimizer": "sgd", "learning_rate": 1e-4,
     "augment": "shifts", "balance": "sampling", "decoder_width": 256,
 }  # fmt: skip
-LENGTH: dict[tuple[str, bool], dict[str, Any]] = {  # by task, and whether few-shot
-    ("detection", False): {"epochs": 80},
-    ("detection", True): {"iterations": 1000},
-    ("segmentation", False): {"epochs": 80},
-    ("segmentation", True): {"iterations": 500},
-}
-LAPTOP: dict[str, Any] = {"size": 96, "batch_size": 8, "optimizer": "adam", "decoder_width": 64}
 # Anomalous pixels are few: tens of iterations with their usual weight find none of them.
 SHORT = {"learning_rate": 2e-3, "focal_alpha": 0.9}
-LAPTOP_CASE: dict[tuple[str, bool], dict[str, Any]] = {
-    ("detection", False): {"learning_rate": 5e-4, "epochs": 1},
-    ("detection", True): {"learning_rate": 5e-4, "iterations": 40},
-    ("segmentation", False): SHORT | {"epochs": 8},
-    ("segmentation", True): SHORT | {"iterations": 60},
+LAPTOP: dict[str, Any] = {"size": 96, "batch_size": 8, "optimizer": "adam", "decoder_width": 64}
+# By task, and whether few-shot: the length in the paper, and what a laptop takes instead.
+CASES: dict[tuple[str, bool], tuple[dict[str, Any], dict[str, Any]]] = {
+    ("detection", False): ({"epochs": 80}, {"learning_rate": 5e-4, "epochs": 1}),
+    ("detection", True): ({"iterations": 1000}, {"learning_rate": 5e-4, "iterations": 40}),
+    ("segmentation", False): ({"epochs": 80}, SHORT | {"epochs": 4}),
+    ("segmentation", True): ({"iterations": 500}, SHORT | {"iterations": 30}),
 }
 
 
@@ -50,24 +47,21 @@ class TwoClass(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    task: Task = Field(description="detection: images; segmentation: pixels")
-    epochs: Count | None = Field(None, description="passes over the images, or else iterations")
-    iterations: Count | None = Field(None, description="batches, or else epochs")
-    batch_size: int = Field(gt=1, description="images an iteration, over all devices")
-    size: ImageSize = Field(description="side of the images, pixels")
-    optimizer: Literal["sgd", "adam"] = Field(description="sgd: with momentum 0.9")
-    learning_rate: Positive = Field(description="fixed, of all weights")
-    weight_decay: float = Field(0.0, ge=0, description="of all weights")
-    augment: Augment = Field(description="of training images: none, flips or shifts")
-    balance: Balance = Field(description="of the classes: none, sampling or weights")
-    decoder_width: int = Field(
-        ge=16, multiple_of=16, description="channels of the U-Net's deepest decoder block"
-    )
-    focal_gamma: float = Field(2.0, ge=0, description="of the focal loss; 0: cross-entropy")
-    focal_alpha: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        0.25, description="of the focal loss: weight of anomalous pixels, of normal ones 1 - it"
-    )
-    seed: int = Field(0, ge=0, description="of head or decoder, order and augmentation")
+    task: Task  # detection: images; segmentation: pixels
+    epochs: Count | None = None  # passes over the images, or else iterations
+    iterations: Count | None = None  # batches, or else epochs
+    batch_size: Annotated[int, Field(gt=1)]  # images an iteration, over all devices
+    size: ImageSize  # side of the images, pixels
+    freeze: bool = False  # keep the encoder and its statistics; only head or decoder learn
+    optimizer: Literal["sgd", "adam"]  # sgd: with momentum 0.9
+    learning_rate: Positive  # fixed, of all weights that learn
+    weight_decay: NotNegative = 0.0  # of all weights that learn
+    augment: Augment  # of training images
+    balance: Balance  # of the classes
+    decoder_width: Annotated[int, Field(ge=16, multiple_of=16)]  # of the U-Net's deepest block
+    focal_gamma: NotNegative = 2.0  # of the focal loss; 0: cross-entropy
+    focal_alpha: Annotated[float, Field(gt=0, lt=1)] | None = 0.25  # weight of anomalous pixels
+    seed: Annotated[int, Field(ge=0)] = 0  # of head or decoder, order and augmentation
 
     @model_validator(mode="after")
     def _one_length(self) -> "TwoClass":
@@ -77,10 +71,10 @@ class TwoClass(BaseModel):
 
     def steps(self, images: int) -> int:
         """Batches of a training on so many images."""
-        return self.iterations or math.ceil(self.epochs * images / self.batch_size)
+        return self.iterations or math.ceil((self.epochs or 0) * images / self.batch_size)
 
 
-def settings(task: Task, few_shot: bool, preset: str = "laptop", **changes: Any) -> TwoClass:
+def settings(task: str, few_shot: bool, preset: str = "laptop", **changes: Any) -> TwoClass:
     """A preset's settings, with changes, checked.
 
     Args:
@@ -96,16 +90,15 @@ def settings(task: Task, few_shot: bool, preset: str = "laptop", **changes: Any)
     >>> settings("segmentation", few_shot=True, preset="paper").iterations
     500
     """
-    if preset not in ("laptop", "paper"):
-        raise ValueError(f"preset: {preset!r} is not one of laptop, paper")
-    if (task, few_shot) not in LENGTH:
-        raise ValueError(f"task: {task!r} is not one of detection, segmentation")
+    if preset not in PRESETS or task not in TASKS:
+        raise ValueError(f"{preset!r} is no preset of {PRESETS}, or {task!r} no task of {TASKS}")
     changes = {name: value for name, value in changes.items() if value is not None}
-    values = {"task": task} | PAPER | LENGTH[task, few_shot]
+    length, laptop = CASES[task, few_shot]
+    values = {"task": task} | PAPER | length
     if preset == "laptop":
-        values |= LAPTOP | LAPTOP_CASE[task, few_shot]
+        values |= LAPTOP | laptop
     if {"epochs", "iterations"} & changes.keys():
-        values = {k: v for k, v in values.items() if k not in ("epochs", "iterations")}
+        values |= {"epochs": None, "iterations": None}
     try:
         return TwoClass(**values | changes)
     except ValidationError as error:
@@ -116,17 +109,18 @@ def settings(task: Task, few_shot: bool, preset: str = "laptop", **changes: Any)
 class Run(NamedTuple):
     """One training: task, pretraining, shots (None for the high-shot split) and draw."""
 
-    task: Task
+    task: str
     method: str
     k: int | None
     draw: int
 
 
 def runs(preset: str, methods: Sequence[str], shots: Sequence[int] = SHOTS) -> list[Run]:
-    """Which trainings a preset asks for.
+    """The trainings that a preset asks for.
 
-    ``paper``: everything, 5 and 10 shots in five draws, and high-shot. ``laptop``: one draw of
-    10 shots of the classifier; of the U-Net that and high-shot, for the first and last method.
+    ``paper``: everything, 5 and 10 shots in five draws, and high-shot. ``laptop``: for the first
+    three methods (a baseline, and a pair without and with SPD) one draw of 10 shots, and high-shot
+    of the U-Net alone.
 
     Args:
         preset: ``laptop`` or ``paper``.
@@ -141,31 +135,24 @@ def runs(preset: str, methods: Sequence[str], shots: Sequence[int] = SHOTS) -> l
     """
     wanted = [k for k in SHOTS if k in shots] or [max(shots)]
     if preset == "paper":
-        cases = [(k, draw) for k in wanted for draw in range(5)] + [(None, 0)]
+        cases = [*[(k, draw) for k in wanted for draw in range(5)], (None, 0)]
         return [Run(t, m, *case) for t in TASKS for case in cases for m in methods]
-    ends = dict.fromkeys([methods[0], methods[-1]])
-    classifiers = [Run("detection", method, wanted[-1], 0) for method in methods]
-    return classifiers + [Run("segmentation", m, k, 0) for k in (wanted[-1], None) for m in ends]
+    few, first = wanted[-1], methods[:3]
+    parts = ("detection", few), ("segmentation", few), ("segmentation", None)
+    return [Run(task, method, k, 0) for task, k in parts for method in first]
 
 
 def table() -> pd.DataFrame:
     """The paper preset by task and protocol; after an arrow, where the laptop departs from it."""
     columns = {}
-    for (task, few_shot), _ in LENGTH.items():
-        paper, laptop = (settings(task, few_shot, preset) for preset in ("paper", "laptop"))
-        name = f"{task}, {'few-shot' if few_shot else 'high-shot'}"
-        columns[name] = {
-            field: _cell(getattr(paper, field), getattr(laptop, field), field, task)
-            for field in TwoClass.model_fields
-            if field not in ("task", "seed")
+    for task, few_shot in CASES:
+        paper, laptop = (settings(task, few_shot, name).model_dump() for name in PRESETS)
+        columns[f"{task}, {'few-shot' if few_shot else 'high-shot'}"] = {
+            name: f"{value}" if value == laptop[name] else f"{value} → {laptop[name]}"
+            for name, value in paper.items()
+            if value is not None
         }
-    shown = pd.DataFrame(columns)
-    shown["chosen by"] = [STATED.get(name, "us") for name in shown.index]
-    return shown
-
-
-def _cell(paper: Any, laptop: Any, field: str, task: str) -> str:
-    only_segmentation = field.startswith(("focal", "decoder"))
-    if paper is None or (only_segmentation and task == "detection"):
-        return "-"
-    return f"{paper}" if paper == laptop else f"{paper} → {laptop}"
+    shown = pd.DataFrame(columns).reindex(TwoClass.model_fields).drop(["task", "seed"]).fillna("-")
+    of_segmentation = ["decoder_width", "focal_gamma", "focal_alpha"]
+    shown.loc[of_segmentation, shown.columns.str.startswith("detection")] = "-"
+    return shown.assign(**{"chosen by": [STATED.get(name, "us") for name in shown.index]})

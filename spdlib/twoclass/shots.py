@@ -1,7 +1,9 @@
-"""How a result grows with the number of labelled images: probes, trainings, the one-class line.
+"""Results by number of labelled images: probes, trainings, the one-class line, differences.
 
 Everything is measured on the test images of a protocol; what it says of them is kept as
-:class:`~spdlib.twoclass.Predictions`, so that detectors can be compared image by image.
+:class:`~spdlib.twoclass.Predictions`, so that detectors can be compared image by image. Few-shot
+results swing with the draw, and every encoder is given the same five: their differences, draw by
+draw, are steadier than the results.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,27 +20,20 @@ from spdlib.detectors import DETECTORS, Detector
 from spdlib.encoders import Encoder
 from spdlib.images import Images
 from spdlib.progress import Bar
-from spdlib.twoclass import Classifier, Predictions, Segmenter, paired, predict, probe, train
+from spdlib.twoclass import Classifier, Predictions, Segmenter, predict, probe, train
 from spdlib.twoclass.presets import TwoClass
 
 Case = tuple[int | None, int]  # shots, None for the high-shot split, and number of the draw
+GROUP = ("dataset", "category", "protocol", "task", "downstream_model", "encoder", "metric")
 
 
 def protocol_name(k: int | None) -> str:
-    """How results name a two-class protocol: k shots, or the high-shot split.
+    """Name of a two-class protocol in results: k shots, or the high-shot split.
 
     >>> protocol_name(5), protocol_name(None)
     ('2-class 5-shot', '2-class high-shot')
     """
     return f"2-class {'high' if k is None else k}-shot"
-
-
-def subsample(table: pd.DataFrame, most: int | None, seed: int = 0) -> pd.DataFrame:
-    """At most so many samples of each split and kind of defect, at random; all for None."""
-    if most is None:
-        return table
-    shuffled = table.sample(frac=1, random_state=seed)
-    return shuffled.groupby(["split", "defect"]).head(most).sort_index().reset_index(drop=True)
 
 
 def possible(table: pd.DataFrame, shots: Sequence[int]) -> list[int]:
@@ -62,32 +57,33 @@ def probes(
     """A linear probe for each split, on features computed once.
 
     Args:
-        features: Of all images (N, D).
+        features: Features of all images (N, D).
         images: The images.
         splits: As :func:`draw` gives them.
 
     Returns:
-        What each probe says of its split's test images.
+        Each probe's scores of its split's test images.
     """
     features, labels = np.asarray(features), images.table.label.to_numpy()
-    found = {}
-    for case, table in splits.items():
+
+    def of(table: pd.DataFrame) -> Predictions:
         learned, tested = (images.rows(table[table.split == part]) for part in ("train", "test"))
         scores = probe(features[learned], labels[learned], features[tested])
-        found[case] = Predictions(labels[tested], scores)
-    return found
+        return Predictions(labels[tested], scores)
+
+    return {case: of(table) for case, table in splits.items()}
 
 
 def run(
     encoder: Encoder, images: Images, table: pd.DataFrame, settings: TwoClass, bar: Bar | str
 ) -> tuple[pd.DataFrame, Predictions]:
-    """Trains all weights on one part of a table and predicts the other.
+    """Trains a model on one part of a table and predicts the other.
 
     Args:
-        encoder: Where the weights start from; it stays as it is.
+        encoder: Gives the weights to start from; it stays as it is.
         images: The table's images, among others.
         table: One of the tables that :func:`draw` gives.
-        settings: How to train.
+        settings: Settings of the training; their task decides the model.
         bar: As for :func:`spdlib.twoclass.train`.
 
     Returns:
@@ -113,9 +109,6 @@ def never_tested(
 def test_images(split: pd.DataFrame) -> pd.DataFrame:
     """The test images of a split table, in its order, which is that of predictions."""
     return split[split.split == "test"]
-
-
-test_images.__test__ = False  # whatever pytest makes of its name
 
 
 def one_class(
@@ -168,32 +161,29 @@ def measure(
     """All metrics of a detector, case by case, as rows of results.
 
     Args:
-        found: What it says of each case's test images.
+        found: Its scores of each case's test images.
         task: ``detection`` or ``segmentation``.
         repeats: Resamplings of test images for the intervals, where there is one draw only;
             0 for none.
         prefix: Comes before the protocol's name.
-        seed: Of the run, and of the resampling.
+        seed: Seed of the run, and of the resampling.
         **columns: Further columns of :data:`spdlib.results.COLUMNS`.
     """
     parts = []
     for (k, number), predicted in found.items():
-        if task == "segmentation":
-            truth, scores = predicted.masks, predicted.maps
-            if not truth.any():
-                raise ValueError(
-                    "masks: no test image has a marked pixel; segmentation needs masks of defects, "
-                    "or painted ones"
-                )
-            values = metrics.pixel_metrics(scores, truth)
+        pair: tuple[Any, Any] = predicted.labels, predicted.scores
+        if task == "detection":
+            values = metrics.evaluate(*pair)
+        elif predicted.masks is not None and predicted.masks.any():
+            pair = predicted.masks, predicted.maps
+            values = metrics.pixel_metrics(*reversed(pair))
         else:
-            truth, scores = predicted.labels, predicted.scores
-            values = metrics.evaluate(truth, scores)
+            raise ValueError("masks: no test image has a marked pixel; segmentation needs some")
         alone = k is None or (k, 1) not in found
-        spread = metrics.bootstrap(truth, scores, repeats, seed=seed) if repeats and alone else None
-        case = {"protocol": prefix + protocol_name(k), "task": task}
-        case |= {"seed": seed, "draw": None if k is None else number}
-        parts.append(results.rows(values, spread, **columns, **case))
+        spread = metrics.bootstrap(*pair, repeats, seed=seed) if repeats and alone else None
+        columns |= {"protocol": prefix + protocol_name(k), "task": task, "seed": seed}
+        columns["draw"] = None if k is None else number
+        parts.append(results.rows(values, spread, **columns))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -202,17 +192,15 @@ def curve(rows: pd.DataFrame, metric: str = "AU-PR") -> pd.DataFrame:
 
     Args:
         rows: As :func:`measure` gives them, of one task and downstream model.
-        metric: Which.
+        metric: The metric.
 
     Returns:
         Columns ``method``, ``shots`` (a number, or ``"high-shot"``), ``mean``, ``std``,
         ``low``, ``high``. The interval is Student's t over draws; with one draw, the row's own.
     """
     rows = rows[rows.metric == metric].copy()
-    rows["shots"] = [
-        name if name == "high-shot" else int(name.removesuffix("-shot"))
-        for name in rows.protocol.str.split("2-class ").str[-1]
-    ]
+    names = rows.protocol.str.split("2-class ").str[-1]
+    rows["shots"] = [n if n == "high-shot" else int(n.removesuffix("-shot")) for n in names]
     by = ["method", "shots"]
     found = intervals.of_means(rows, by)
     own = rows.groupby(by, sort=False)[["low", "high"]].first().reset_index()
@@ -221,39 +209,66 @@ def curve(rows: pd.DataFrame, metric: str = "AU-PR") -> pd.DataFrame:
     return found
 
 
+def differences(table: pd.DataFrame, baseline: str = "imagenet") -> pd.DataFrame:
+    """Each pretraining's results less the baseline's on the same draw: mean and interval.
+
+    The interval speaks of the draw's luck alone: all draws share a pool and the test images.
+
+    Args:
+        table: Results, one value a row, with a column ``draw``.
+        baseline: The pretraining that others are compared with.
+
+    Returns:
+        As :func:`spdlib.intervals.of_means` of the differences, by group and ``method``.
+
+    Raises:
+        ValueError: There is no such pretraining, it lacks a draw that another has, or one result
+            is there twice.
+    """
+    if baseline not in set(table.method):
+        raise ValueError(f"baseline: {baseline!r} is not among {', '.join(table.method.unique())}")
+    # A result that is there twice is refused by pandas.
+    wide = table.pivot(index=[*GROUP, "seed", "draw"], columns="method", values="value")
+    if wide[baseline].isna().any():
+        raise ValueError(f"table: {baseline} lacks a draw that others have")
+    less = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
+    tall = less.melt(ignore_index=False).dropna(subset="value").reset_index()
+    return intervals.of_means(tall, [*GROUP, "method"])
+
+
 def gaps(
     rows: pd.DataFrame,
     found: Mapping[str, Mapping[Case, Predictions]],
-    baseline: str,
+    pairs: Iterable[tuple[str, str]],
     shown: Sequence[int],
     repeats: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """AU-PR less the baseline's: over draws where there are several, else over test images.
+    """AU-PR less a baseline's: over draws where there are several, else over test images.
 
     Args:
         rows: Results of the detection, as :func:`measure` gives them.
         found: The predictions by method that they were measured on.
-        baseline: The pretraining that others are compared with.
-        shown: Numbers of shots; high-shot comes last.
+        pairs: Pretrainings to compare: a baseline, and the one that it is taken from.
+        shown: Numbers of shots, in order; high-shot comes last.
         repeats: Resamplings of the high-shot test images.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Returns:
         Columns ``protocol``, ``method``, ``mean``, ``low``, ``high``.
     """
     names = [protocol_name(k) for k in shown]
     few = rows[(rows.metric == "AU-PR") & rows.protocol.isin(names)]
-    parts = [paired.differences(few, baseline)]
-    truth, reference = found[baseline][None, 0][:2]
-    for method in found.keys() - {baseline}:
-        scores = found[method][None, 0].scores
-        ends = metrics.bootstrap_difference(truth, scores, reference, repeats, seed=seed)["aupr"]
-        case = {"protocol": protocol_name(None), "method": method}
-        parts.append(pd.DataFrame([case | dict(zip(("mean", "low", "high"), ends, strict=True))]))
-    table = pd.concat(parts, ignore_index=True)[["protocol", "method", "mean", "low", "high"]]
-    order = {method: place for place, method in enumerate(found)}
-    return table.sort_values("method", key=lambda m: m.map(order), kind="stable", ignore_index=True)
+    columns = ["protocol", "method", "mean", "low", "high"]
+    parts = [pd.DataFrame(columns=columns)]
+    for pair in pairs:
+        less = differences(few[few.method.isin(pair)], pair[0]).set_index("protocol")
+        parts.append(less.loc[names].reset_index()[columns])
+        reference, ours = (found[method][None, 0] for method in pair)
+        scores = ours.scores, reference.scores
+        ends = metrics.bootstrap_difference(ours.labels, *scores, repeats, seed=seed)["aupr"]
+        parts.append(pd.DataFrame([[protocol_name(None), pair[1], *ends]], columns=columns))
+    return pd.concat(parts, ignore_index=True).astype(dict.fromkeys(columns[2:], float))
 
 
 def verdicts(curves: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:

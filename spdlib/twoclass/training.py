@@ -1,7 +1,7 @@
 """Two-class training: what labels buy once some defects have been collected (Zou et al., 2022).
 
-A classifier of images and a U-Net for pixels (:mod:`spdlib.twoclass.models`), all weights
-trained by the loop of :mod:`spdlib.training`.
+A classifier of images and a U-Net for pixels (:mod:`spdlib.twoclass.models`), trained by the
+loop of :mod:`spdlib.training`: all weights, or those that did not come from the encoder.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -33,8 +33,8 @@ class TwoClassTraining(Training):
     Args:
         model: What is trained.
         images: The training images.
-        settings: How.
-        folder: Where checkpoints go, or None.
+        settings: How it is trained.
+        folder: Folder of checkpoints, or None.
     """
 
     def __init__(
@@ -46,6 +46,9 @@ class TwoClassTraining(Training):
     ):
         s, labels = settings, images.table.label.to_numpy()
         self.model, self.settings, self.images = model, s, images
+        if s.freeze:
+            backbone: Any = getattr(model, "unet", model)
+            backbone.encoder.requires_grad_(False).eval()
         truth = images.masks.float() if model.task == "segmentation" else labels
         self.share = float(truth.mean())
         steps = s.steps(len(images))
@@ -67,7 +70,7 @@ class TwoClassTraining(Training):
     def optimizer(self) -> torch.optim.Optimizer:
         """At a fixed learning rate."""
         s = self.settings
-        given = {"lr": s.learning_rate, "weight_decay": s.weight_decay}
+        given: dict[str, Any] = {"lr": s.learning_rate, "weight_decay": s.weight_decay}
         if s.optimizer == "adam":
             return torch.optim.Adam(self.model.parameters(), **given)
         return torch.optim.SGD(self.model.parameters(), momentum=0.9, **given)
@@ -94,7 +97,7 @@ def train(
     Args:
         model: A :class:`Classifier` or :class:`Segmenter`.
         images: The training images, of both classes.
-        settings: How to train, for the model's task.
+        settings: Settings for the model's task.
         bar: A progress bar that counts images, or what one of its own should say.
         folder: Where a checkpoint is kept, every ``EVERY`` iterations; a training that was
             interrupted goes on from it, and ends as if it had not been.
@@ -112,7 +115,8 @@ def train(
     if settings.task != model.task:
         raise ValueError(f"settings: for {settings.task}, the model is one for {model.task}")
     check_images(images, model.task)
-    training = TwoClassTraining(model.train(), images, settings, folder and Path(folder))
+    place = Path(folder) if folder else None
+    training = TwoClassTraining(model.train(), images, settings, place)
     fit(training, bar, **{"every": EVERY} | options)
     model.eval()
     return pd.DataFrame(training.rows)
@@ -126,26 +130,19 @@ def check_images(images: Images, task: str) -> None:
             empty. The message says which.
     """
     labels = images.table.label
-    for value, name in ((0, "normal"), (1, "anomalous")):
-        if not (labels == value).any():
-            raise ValueError(
-                f"images: none of the {len(labels)} is {name}; two-class training needs both"
-            )
-    if task == "segmentation":
-        absent = images.table[(labels == 1) & images.table.mask_path.isna()]
-        if len(absent):
-            raise ValueError(
-                f"images: {len(absent)} of {labels.sum()} anomalous images have no mask, the first "
-                f"{paths.show(absent.path.iloc[0])}; segmentation needs them"
-            )
-        if not images.masks.any():
-            raise ValueError(
-                f"images: the masks are empty at {images.size} pixels, there is no anomaly to learn"
-            )
+    for value, name in enumerate(("normal", "anomalous")):
+        if value not in set(labels):
+            raise ValueError(f"images: none of {len(labels)} is {name}; two classes are needed")
+    absent = images.table.path[(labels == 1) & images.table.mask_path.isna()]
+    if task == "segmentation" and len(absent):
+        first = f"{len(absent)} of {labels.sum()}, the first {paths.show(absent.iloc[0])}"
+        raise ValueError(f"images: anomalous ones without a mask: {first}; segmentation needs it")
+    if task == "segmentation" and not images.masks.any():
+        raise ValueError(f"images: the masks are empty at {images.size} pixels: nothing to learn")
 
 
 class Predictions(NamedTuple):
-    """What a model says of images, beside the truth, as NumPy arrays.
+    """A model's scores of images, beside the truth, as NumPy arrays.
 
     Attributes:
         labels: Truth (N,), 0 or 1.
@@ -155,19 +152,17 @@ class Predictions(NamedTuple):
     """
 
     labels: NDArray[np.int64]
-    scores: NDArray[np.float32]
+    scores: NDArray[np.floating]
     masks: NDArray[np.bool_] | None = None
-    maps: NDArray[np.float32] | None = None
+    maps: NDArray[np.floating] | None = None
 
-    def of(self, rows: ArrayLike) -> "Predictions":
-        """Of some of the images, by number."""
-        return Predictions(*(None if values is None else values[rows] for values in self))
+    def of(self, rows: NDArray[np.integer]) -> "Predictions":
+        """The predictions of some of the images, by number."""
+        return Predictions._make(None if values is None else values[rows] for values in self)
 
 
 @torch.inference_mode()
-def predict(
-    model: Classifier | Segmenter, images: Dataset, batch_size: int = 64, workers: int = 0
-) -> Predictions:
+def predict(model: Classifier | Segmenter, images: Dataset, batch_size: int = 16) -> Predictions:
     """Scores, or maps, of images, in their order.
 
     Args:
@@ -175,17 +170,14 @@ def predict(
         images: :class:`~spdlib.images.Images`, or ``SampleImages`` for sets
             that memory does not hold.
         batch_size: Images at a time.
-        workers: Processes that read.
     """
     model.eval()
     device = next(model.parameters()).device
-    found, masks, labels = [], [], []
-    for batch in DataLoader(images, batch_size, num_workers=workers):
-        found.append(model.score(batch["image"].to(device)).float().cpu())
-        labels.append(batch["label"])
-        masks.append(batch["mask"])
-    truth, scores = torch.cat(labels).numpy(), torch.cat(found)
+    found = [
+        (model.score(batch["image"].to(device)).float().cpu(), batch["label"], batch["mask"])
+        for batch in DataLoader(images, batch_size)
+    ]
+    scores, labels, masks = (torch.cat(part).numpy() for part in zip(*found, strict=True))
     if model.task == "detection":
-        return Predictions(truth, scores.numpy())
-    maps = scores.numpy()
-    return Predictions(truth, maps.max((1, 2)), torch.cat(masks).numpy(), maps)
+        return Predictions(labels, scores)
+    return Predictions(labels, scores.max((1, 2)), masks, scores)

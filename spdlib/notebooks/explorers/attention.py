@@ -10,8 +10,9 @@ from torch import Tensor
 from spdlib.attention import METHODS, Attention, NormalBank, attention_maps, localisation, normalise
 from spdlib.datasets.samples import SampleImages
 from spdlib.encoders import Encoder
-from spdlib.notebooks.explorers.explorer import explorer, menu, methods, slider
+from spdlib.notebooks.explorers.explorer import explorer, menu, slider
 from spdlib.notebooks.figures import attention as plots
+from spdlib.notebooks.figures import style
 
 
 def attention_explorer(
@@ -33,10 +34,10 @@ def attention_explorer(
         normals: The images the banks were built from.
     """
     controls = {
-        "image": menu(enumerate(names)),
-        "encoder": menu(methods(encoders), value=list(encoders)[-1]),
+        "image": menu(range(len(names)), names.__getitem__),
+        "encoder": menu(encoders, style.method_name, value=list(encoders)[-1]),
         "stage": slider(4, 1, 4),
-        "method": menu((name, cam.__name__) for name, cam in METHODS.items()),
+        "method": menu(METHODS, lambda name: METHODS[name].__name__),
         "strength": slider(plots.STRENGTH, 0, 1, 0.05, ".0%", description="overlay"),
     }
 
@@ -46,23 +47,15 @@ def attention_explorer(
         return attention_maps(encoders[encoder], one, banks[encoder], stage, method)
 
     def draw(image: int, encoder: str, stage: int, method: str, strength: float) -> Figure:
-        found = attend(image, encoder, stage, method)
-        titles = [
-            names[image],
-            f"nearest normal image, distance {found.nearest.distance[0]:.3g}",
-            _verdict(found.maps, masks[image : image + 1]),
-        ]
+        found, mask = attend(image, encoder, stage, method), masks[image]
+        verdict = "map (no ground truth)" if found.maps.any() else "no cell raises the distance"
+        if found.maps.any() and mask.any():
+            seen = localisation(found.maps, mask[None]).iloc[0]
+            share, chance = 100 * seen.energy_share, 100 * seen.area
+            verdict = f"energy inside {share:.0f} %, by chance {chance:.1f} %"
+        distance = f"nearest normal image, distance {found.nearest.distance[0]:.3g}"
         normal = normals[int(found.nearest.index[0])]["image"]
-        energy = normalise(found.maps)[0]
-        return plots.overlay(images[image], normal, energy, masks[image], titles, strength)
+        titles, energy = [names[image], distance, verdict], normalise(found.maps)[0]
+        return plots.overlay(images[image], normal, energy, mask, titles, strength)
 
     return explorer(controls, draw, height=340)
-
-
-def _verdict(maps: Tensor, masks: Tensor) -> str:
-    if not maps.any():
-        return "no cell raises the distance"
-    if not masks.any():
-        return "map (no ground truth)"
-    found = localisation(maps, masks).iloc[0]
-    return f"energy inside {100 * found.energy_share:.0f} %, by chance {100 * found.area:.1f} %"

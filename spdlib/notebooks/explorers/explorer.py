@@ -36,22 +36,23 @@ def explorer(
     """
     page = {"max_width": "100%", "width": f"{width}px"}
     picture, messages = widgets.Image(format="png", layout=page), widgets.Output()
+    places: dict[Any, list[Any]] = {}
 
     def redraw(*_: Any) -> None:
         messages.clear_output()
         with messages:
             drawn = draw(**{name: control.value for name, control in controls.items()})
-            picture.value = drawn if isinstance(drawn, bytes) else style.png(drawn)
+            if isinstance(drawn, Figure):
+                picture.tooltip, drawn = style.in_words(drawn), style.png(drawn, places)
+            picture.value = drawn
 
     for name, control in controls.items():
         control.observe(redraw, names="value")
         control.description = control.description or name
         control.style = {"description_width": "9em"}
         control.layout.width = "98%"
-    grid = widgets.GridBox(
-        list(controls.values()),
-        layout={"grid_template_columns": f"repeat({columns}, minmax(0, 1fr))", **page},
-    )
+    across = {"grid_template_columns": f"repeat({columns}, minmax(0, 1fr))", **page}
+    grid = widgets.GridBox(list(controls.values()), layout=across)
     # A picture smaller than its place is not to be stretched to it.
     place = {"align_items": "flex-start", "min_height": f"{height}px"}
     box = widgets.VBox([grid, widgets.Box([picture], layout=place), messages])
@@ -61,19 +62,9 @@ def explorer(
     return box
 
 
-def menu(options: Iterable[tuple[Any, str]], **more: Any) -> widgets.Dropdown:
+def menu(values: Iterable[Any], text: Callable[[Any], Any] = str, **more: Any) -> widgets.Dropdown:
     """A menu of values, each with its text."""
-    return widgets.Dropdown(options=[(style.readable(t), value) for value, t in options], **more)
-
-
-def plain(values: Iterable[str]) -> list[tuple[str, str]]:
-    """Values that are their own text, for a menu."""
-    return [(value, value) for value in values]
-
-
-def methods(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pretraining methods as they are written, for a menu."""
-    return [(name, style.method_name(name)) for name in names]
+    return widgets.Dropdown(options=[(style.readable(text(v)), v) for v in values], **more)
 
 
 def slider(
@@ -86,10 +77,13 @@ def slider(
     return widgets.FloatSlider(readout_format=form, **more)
 
 
-def stops(options: Mapping[str, float], value: Any, **more: Any) -> widgets.Widget:
+def stops(
+    values: Iterable[float], text: Callable[[float], str], value: Any, **more: Any
+) -> widgets.Widget:
     """A slider over given values by their text; over a range of them if ``value`` is a pair."""
     kind = widgets.SelectionRangeSlider if isinstance(value, tuple) else widgets.SelectionSlider
-    return kind(options=list(options.items()), value=value, continuous_update=False, **more)
+    options = [(text(stop), stop) for stop in values]
+    return kind(options=options, value=value, continuous_update=False, **more)
 
 
 def errors(box: widgets.VBox) -> list[str]:

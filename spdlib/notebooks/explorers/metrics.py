@@ -23,12 +23,11 @@ THUMBNAIL = 96  # pixels
 
 def toy_explorer() -> widgets.VBox:
     """The toy test set with its numbers to move; starts as model A at its best threshold."""
-    negatives, prices = ({f"{n:,}": n for n in counts} for counts in (NEGATIVES, FALSE_PER_TRUE))
     price, free = toy.MODEL_A["false_per_true"], toy.MODEL_A["free"]
     controls = {
         "positives": slider(toy.POSITIVES, 10, 1000, 10, description="anomalies"),
-        "negatives": stops(negatives, toy.NEGATIVES, description="normal samples"),
-        "false_per_true": stops(prices, price, description="false per true"),
+        "negatives": stops(NEGATIVES, "{:,}".format, toy.NEGATIVES, description="normal samples"),
+        "false_per_true": stops(FALSE_PER_TRUE, "{:,}".format, price, description="false per true"),
         "free": slider(free, 0, 1, 0.05, ".0%", description="found for free"),
         "found": slider(1, 0, 1, 0.01, ".0%", description="threshold: found"),
     }
@@ -73,8 +72,9 @@ def threshold_explorer(
 
     low, high = float(scores.min()), float(scores.max())
     start = low if panels.missing(labels) else metrics.max_f1(labels, scores).threshold
+    controls = {"threshold": slider(start, low, high, (high - low) / 200)}
     return explorer(
-        {"threshold": slider(start, low, high, (high - low) / 200)},
+        controls,
         lambda threshold: plots.threshold_view(labels, scores, threshold, thumbnail),
         height=440,
         columns=1,

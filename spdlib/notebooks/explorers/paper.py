@@ -6,10 +6,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from spdlib import comparison, paper
-from spdlib.notebooks.explorers.explorer import explorer, menu, plain
-from spdlib.notebooks.figures import panels, style
+from spdlib.notebooks.explorers.explorer import explorer, menu
+from spdlib.notebooks.figures import panels
 from spdlib.notebooks.figures import paper as plots
 
+Pairs = list[tuple[str, str]]
 PAIRS = [("simsiam", "simsiam_spd"), ("supervised", "supervised_spd")]
 ALL = "all"
 ORDERS = (
@@ -26,12 +27,13 @@ def table_explorer(prepared: pd.DataFrame | None = None) -> widgets.VBox:
     """
     own = {} if prepared is None or prepared.empty else comparison.tables(prepared)
     first = paper.tidy().drop_duplicates("table").itertuples()
-    options = [(row.table, f"{row.table}: {row.protocol} {row.task}") for row in first]
+    texts = {row.table: f"{row.table}: {row.protocol} {row.task}" for row in first}
+    texts |= {name: f"yours: {name}" for name in own}
     controls = {
-        "table": menu([*options, *((name, f"yours: {name}") for name in own)]),
-        "metric": menu(plain(paper.METRICS)),
-        "group": menu(plain([ALL, *paper.GROUPS]), description="subsets"),
-        "sort": menu(plain(ORDERS), description="order"),
+        "table": menu(texts, texts.__getitem__),
+        "metric": menu(paper.METRICS),
+        "group": menu([ALL, *paper.GROUPS], description="subsets"),
+        "sort": menu(ORDERS, description="order"),
     }
     return explorer(controls, lambda **chosen: draw_table(**chosen, own=own), height=620)
 
@@ -48,39 +50,31 @@ def draw_table(
         sort: One of ``ORDERS``.
         own: Tables of one's own results.
     """
-    if isinstance(table, int):
-        rows, pairs = paper.tidy(table, means=True).assign(label=lambda t: t.subset), PAIRS
-        title = f"Table {table}, {rows.protocol[0]} anomaly {rows.task[0]}"
+    if table in own:
+        rows, pairs = _own_rows(own[str(table)])
     else:
-        rows, pairs, title = *_own_rows(own[table]), table
-    if group != ALL:
-        rows = rows[rows.group == group]
-        title += f"\n{group}"
-    rows = rows[rows.metric == metric]
+        rows, pairs = paper.tidy(int(table), means=True).rename(columns={"subset": "row"}), PAIRS
+    rows = rows[(rows.metric == metric) & ((rows.group == group) | (group == ALL))]
     if rows.empty:
         return panels.nothing(f"no {metric} of {group} in this table")
-    return plots.dumbbells(_sorted(rows, pairs, sort), metric, pairs, title)
+    return plots.dumbbells(_sorted(rows, pairs, sort), pairs, f"{metric}, % (?: suspect)")
 
 
-def _own_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+def _own_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, Pairs]:
     """Means of one's own repetitions, and which methods to join by a line."""
     means = comparison.summary(rows)
     groups = paper.tidy(7).drop_duplicates("visa_category").set_index("visa_category").group
-    label = means.dataset + " " + means.category
-    label += means.setting.map(lambda setting: f"\n{setting}" if setting else "")
-    means = means.assign(label=label, mark="", group=means.category.map(groups))
+    setting = means.setting.map(lambda setting: f"\n{setting}" if setting else "")
+    row = means.dataset + " " + means.category + setting
+    means = means.assign(row=row, mark="", group=means.category.map(groups))
     found = comparison.gains(rows)[["baseline", "method"]].drop_duplicates()
-    pairs = list(found.itertuples(index=False, name=None))
-    paired = {name for pair in pairs for name in pair}
-    alone = [name for name in means.method.unique() if name not in paired]
-    return means, pairs + [(name, name + style.SPD_SUFFIX) for name in alone]
+    return means, list(found.itertuples(index=False, name=None))
 
 
-def _sorted(rows: pd.DataFrame, pairs: list[tuple[str, str]], order: str) -> pd.DataFrame:
+def _sorted(rows: pd.DataFrame, pairs: Pairs, order: str) -> pd.DataFrame:
     """Rows in the order asked for; the mean stays at the end."""
-    wide = rows.pivot_table(index="label", columns="method", values="value")  # sorted by name
-    first, *others = [wide.reindex(columns=pair) for pair in pairs]
-    second = others[0] if others else first
+    wide = rows.pivot_table(index="row", columns="method", values="value")  # sorted by name
+    first, second = (wide.reindex(columns=pair) for pair in [*pairs, *pairs, ("", " ")][:2])
     keys = {
         "as printed": pd.Series(0.0, wide.index),
         "by name": pd.Series(range(len(wide)), wide.index, float),
@@ -89,4 +83,4 @@ def _sorted(rows: pd.DataFrame, pairs: list[tuple[str, str]], order: str) -> pd.
         "by the second gain": second.iloc[:, 0] - second.iloc[:, 1],
     }[order].fillna(np.inf)
     keys[keys.index == "Mean"] = np.inf
-    return rows.sort_values("label", key=lambda labels: labels.map(keys), kind="stable")
+    return rows.sort_values("row", key=lambda row: row.map(keys), kind="stable")

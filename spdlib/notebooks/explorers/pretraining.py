@@ -35,29 +35,33 @@ def spot_explorer(
         size: Side of the views that the encoders see, pixels.
     """
     controls = {
-        "image": menu(enumerate(names), description="cell"),
+        "image": menu(range(len(names)), names.__getitem__, description="cell"),
         "draw": slider(0, 0, 50),
         "jitter": slider(JITTER[0], 0, 0.5, 0.05, description="patch jitter"),
         "answer": widgets.Checkbox(False, description="show the answer"),
     }
 
     @lru_cache(maxsize=64)
+    @torch.no_grad()
     def play(image: int, draw: int, jitter: float):
         triplet, alpha = blended_triplet(images[image : image + 1], size, draw, (jitter,) * 4)
-        found = {name: _distances(encoder, triplet) for name, encoder in encoders.items()}
-        scaled = {name: tuple(d / units[name] for d in pair) for name, pair in found.items()}
-        return triplet, alpha, scaled
+        found = {}
+        for name, encoder in encoders.items():
+            anchor, *views = encoder(torch.cat(triplet)).split(1)
+            apart = [max(1 - F.cosine_similarity(anchor, view).item(), 1e-7) for view in views]
+            found[name] = apart[0] / units[name], apart[1] / units[name]
+        return tuple(view[0] for view in triplet), alpha[0], found
 
     def show(image: int, draw: int, jitter: float, answer: bool) -> Figure:
-        triplet, alpha, scaled = play(image, draw, jitter)
-        return plots.spot_game(tuple(view[0] for view in triplet), alpha[0], scaled, answer)
+        triplet, alpha, found = play(image, draw, jitter)
+        return plots.spot_game(triplet, alpha, found, answer)
 
     return explorer(controls, show, height=310)
 
 
 def blended_triplet(
     images: Tensor, size: int, seed: int = 0, jitter: Strength = JITTER
-) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+) -> tuple[tuple[Tensor, ...], Tensor]:
     """Anchor, positive and negative as in :func:`spdlib.views.spd_triplet`, and alpha.
 
     Args:
@@ -69,15 +73,6 @@ def blended_triplet(
     Returns:
         Three batches (B, 3, size, size) in [0, 1], and the masks (B, 1, size, size).
     """
-    generator = torch.Generator().manual_seed(seed)
-    blend = SmoothBlend(jitter=jitter)
-    *triplet, alpha = spd_triplet(
-        images.float() / 255, WeakView(size), blend, generator, alpha=True
-    )
-    return tuple(triplet), alpha
-
-
-@torch.no_grad()
-def _distances(encoder: Encoder, triplet: tuple[Tensor, ...]) -> list[float]:
-    anchor, *views = encoder(torch.cat(triplet)).split(1)
-    return [max(1 - F.cosine_similarity(anchor, view).item(), 1e-7) for view in views]
+    pixels, generator = images.float() / 255, torch.Generator().manual_seed(seed)
+    views = spd_triplet(pixels, WeakView(size), SmoothBlend(jitter=jitter), generator, alpha=True)
+    return views[:3], views[3]

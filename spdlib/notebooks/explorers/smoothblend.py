@@ -7,25 +7,24 @@ import io
 import math
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import ipywidgets as widgets
-import numpy as np
 import torch
-from matplotlib.colors import to_rgb
 from matplotlib.font_manager import findfont
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from spdlib.notebooks.explorers.explorer import explorer, menu, plain, slider, stops
+from spdlib.notebooks.explorers.explorer import explorer, menu, slider, stops
 from spdlib.notebooks.figures import smoothblend as plots
-from spdlib.smoothblend import AREA, ASPECT, JITTER, Draw, SmoothBlend
+from spdlib.notebooks.figures import style
+from spdlib.smoothblend import AREA, ASPECT, JITTER, Draw, Foreground, SmoothBlend
 from spdlib.views import WeakView
 
 AREAS = (0.001, 0.002, 0.003, 0.0056, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 ASPECTS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0)
 GAINS = (1, 2, 4, 8, 16)
+FOREGROUNDS, ALL = get_args(Foreground), "all, side by side"
 
 PANEL, GAP, LINE = 224, 8, 22  # pixels of the picture: a panel's side, between panels, of text
 WIDTH = 4 * PANEL + 3 * GAP
@@ -60,34 +59,37 @@ def smoothblend_explorer(images: Mapping[str, Mapping[str, Tensor]], seed: int =
         The explorer, with the attribute ``new_draw``, its button, beside the usual ones.
     """
     sets = {name: list(group.values()) for name, group in images.items()}
-    first = next(iter(sets))
+    first, names = next(iter(sets)), {name: list(group) for name, group in images.items()}
     size = sets[first][0].shape[-1]
     sigma = SmoothBlend().sigma_for((size, size))
     controls = {
-        "data": menu(plain(sets), description="data set"),
-        "number": menu(enumerate(images[first]), description="image"),
+        "data": menu(sets, description="data set"),
+        "number": menu(range(len(names[first])), names[first].__getitem__, description="image"),
         "sigma": slider(sigma, 0, size / 7, size / 448, ".1f", description="sigma, pixels"),
         "jitter": slider(JITTER[0], 0, 0.5, 0.05, description="jitter, strength"),
-        "area": stops(
-            {f"{100 * a:.3g} %": a for a in AREAS}, AREA, description="area of the image"
-        ),
-        "aspect": stops({f"{a:g}": a for a in ASPECTS}, ASPECT, description="aspect, w / h"),
-        "gain": stops({f"× {g}": g for g in GAINS}, plots.GAIN, description="show difference"),
+        "area": stops(AREAS, lambda a: f"{100 * a:.3g} %", AREA, description="area of the image"),
+        "aspect": stops(ASPECTS, "{:g}".format, ASPECT, description="aspect, w / h"),
+        "foreground": menu((*FOREGROUNDS, ALL), description="foreground"),
+        "gain": stops(GAINS, "× {}".format, plots.GAIN, description="show difference"),
         "weak": widgets.Checkbox(False, description="weak view first"),
         "seed": widgets.BoundedIntText(seed, min=0, max=2**31),
     }
 
     def list_images(change: dict[str, str]) -> None:
-        controls["number"].options = menu(enumerate(images[change["new"]])).options
+        numbered = enumerate(names[change["new"]])
+        controls["number"].options = [(style.readable(name), n) for n, name in numbered]
+
+    def next_seed(_: widgets.Button) -> None:
+        controls["seed"].value += 1
 
     controls["data"].observe(list_images, names="value")  # before the explorer redraws
 
     @lru_cache(maxsize=32)
-    def draw(data: str, number: int, gain: float, **settings) -> bytes:
-        return picture(scene(sets[data][number], **settings), gain)
-
-    def next_seed(_: widgets.Button) -> None:
-        controls["seed"].value += 1
+    def draw(data: str, number: int, gain: float, foreground: Any, **settings: Any) -> bytes:
+        image, kinds = sets[data][number], FOREGROUNDS if foreground == ALL else (foreground,)
+        scenes = {kind: scene(image, foreground=kind, **settings) for kind in kinds}
+        beside = {kind: shown.blended for kind, shown in scenes.items()}
+        return picture(scenes[kinds[0]], gain, beside if foreground == ALL else None)
 
     box = explorer(controls, draw, width=WIDTH, height=HEIGHT)
     tip = "the next seed: another patch, another place, other colours"
@@ -106,6 +108,7 @@ def scene(
     jitter: float = JITTER[0],
     weak: bool = False,
     seed: int = 0,
+    foreground: Foreground = "zero",
 ) -> Scene:
     """What SmoothBlend makes of an image, from uniform numbers that the seed alone decides.
 
@@ -121,8 +124,10 @@ def scene(
         jitter: Strength, the same for brightness, contrast, saturation and hue.
         weak: Whether a weak global view is taken first, as for a negative.
         seed: Seed of the numbers.
+        foreground: As for :class:`SmoothBlend`.
     """
-    blend, size = SmoothBlend(area, aspect, sigma, (jitter,) * 4), tuple(image.shape[-2:])
+    blend = SmoothBlend(area, aspect, sigma, (jitter,) * 4, foreground=foreground)
+    size = tuple(image.shape[-2:])
     numbers = torch.Generator().manual_seed(seed)
     places = SmoothBlend().draw(1, size, numbers)
     if weak:
@@ -131,46 +136,51 @@ def scene(
     return Scene(image, blend.alpha(draw)[0], blend.blend(image, draw), draw)
 
 
-def picture(shown: Scene, gain: float) -> bytes:
+def picture(shown: Scene, gain: float, beside: Mapping[str, Tensor] | None = None) -> bytes:
     """A scene as a PNG: image, mask, blend and difference, whole and close up.
 
     Args:
         shown: The scene.
         gain: Factor of the difference.
+        beside: Four pictures (3, H, H) by title, to be shown in their place.
     """
-    columns = {
-        "image; dashed: cut, solid: pasted": _levels(shown.image),
-        f"mask alpha, at most {shown.alpha.max():.2f}": _levels(shown.alpha.expand(3, -1, -1)),
-        "blend": _levels(shown.blended),
-        f"difference × {gain:g}; blue: darker": plots.difference(shown.image, shown.blended, gain),
-    }
+    columns = beside or {
+        "image; orange: cut, blue: pasted": shown.image,
+        f"mask alpha, at most {shown.alpha.max():.2f}": shown.alpha.expand(3, -1, -1),
+        "blend": shown.blended,
+        f"difference × {gain:g}; blue: darker": torch.from_numpy(
+            plots.difference(shown.image, shown.blended, gain)
+        ).permute(2, 0, 1) / 255
+    }  # fmt: skip
     canvas = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    pen, below, scale = ImageDraw.Draw(canvas), LINE + PANEL, PANEL / shown.draw.size[0]
+    pen, scale = ImageDraw.Draw(canvas), PANEL / shown.draw.size[0]
     source, target = (b[0].tolist() for b in (shown.draw.source_boxes, shown.draw.target_boxes))
     side = math.ceil(shown.draw.size[0] / CLOSE)
-    texts = {(0, below): f"the same around the paste, {CLOSE} times as large"}
-    for number, (title, pixels) in enumerate(columns.items()):
-        left = number * (PANEL + GAP)
-        close = plots.around(torch.from_numpy(pixels).permute(2, 0, 1), target, side)
-        whole = _scaled(pixels)
-        if number == 0:
-            whole = _outlined(whole, [scale * edge for edge in source], plots.SOURCE, dash=4)
-            whole = _outlined(
-                whole, [scale * edge for edge in target], plots.TARGET, dash=2 * PANEL
-            )
-        canvas.paste(Image.fromarray(whole), (left, LINE))
-        close = _scaled(close.permute(1, 2, 0).numpy())
-        canvas.paste(Image.fromarray(close), (left, below + LINE))
-        texts[left, 0] = title
-    texts |= {(0, HEIGHT - (2 - n) * LINE): text for n, text in enumerate(_about(shown))}
-    for (left, top), text in texts.items():
-        pen.text((left, top + 2), text, "black", _font())
+    for left, (title, pixels) in zip(range(0, WIDTH, PANEL + GAP), columns.items(), strict=True):
+        canvas.paste(_panel(pixels), (left, LINE))
+        canvas.paste(_panel(plots.around(pixels, target, side)), (left, 2 * LINE + PANEL))
+        pen.text((left, 2), title, "black", _font())
+    for box, colour in () if beside else ((source, plots.SOURCE), (target, plots.TARGET)):
+        left, top, right, bottom = (scale * edge for edge in box)
+        for grown, ink in ((2, "black"), (1, colour)):  # on a black edge
+            edges = (left - grown, top - grown + LINE, right + grown, bottom + grown + LINE)
+            pen.rectangle(edges, outline=ink, width=2 * grown)
+    close = f"the same around the paste, {CLOSE} times as large"
+    for top, text in ((LINE + PANEL, close), (HEIGHT - 2 * LINE, _about(shown))):
+        pen.text((0, top + 2), text, "black", _font(), spacing=6)
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def _about(shown: Scene) -> tuple[str, str]:
+def _panel(image: Tensor) -> Image.Image:
+    """An image (3, H, W) as large as a panel; its pixels stay sharp."""
+    pixels = (255 * image.clamp(0, 1)).round().byte().permute(1, 2, 0).contiguous().numpy()
+    kind = Image.Resampling.BOX if len(pixels) > PANEL else Image.Resampling.NEAREST
+    return Image.fromarray(pixels).resize((PANEL, PANEL), kind)
+
+
+def _about(shown: Scene) -> str:
     draw, (height, width) = shown.draw, shown.draw.size
     h, w = int(draw.height), int(draw.width)
     light, contrast, saturation, hue = draw.jitter[0].tolist()
@@ -179,31 +189,10 @@ def _about(shown: Scene) -> tuple[str, str]:
     return (
         f"drawn: {w} × {h} pixels, {100 * h * w / (height * width):.2f} % of the image, "
         f"aspect {w / h:.2f};  brightness × {light:.2f}, contrast × {contrast:.2f}, "
-        f"saturation × {saturation:.2f}, hue {hue:+.2f} turns",
+        f"saturation × {saturation:.2f}, hue {hue:+.2f} turns\n"
         f"largest change: {(change * inside).max():.0f} levels of 255 in the pasted box, "
-        f"{(change * ~inside).max():.0f} around it",
+        f"{(change * ~inside).max():.0f} around it"
     )
-
-
-def _levels(image: Tensor) -> NDArray[np.uint8]:
-    return (255 * image.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
-
-
-def _scaled(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    kind = Image.Resampling.BOX if len(pixels) > PANEL else Image.Resampling.NEAREST
-    resized = Image.fromarray(np.ascontiguousarray(pixels)).resize((PANEL, PANEL), kind)
-    return np.array(resized)
-
-
-def _outlined(pixels: NDArray[np.uint8], box: list[float], colour: str, dash: int) -> NDArray:
-    """Pixels with a box outlined in a colour on black, in dashes of so many pixels."""
-    left, top, right, bottom = box
-    y, x = np.ogrid[:PANEL, :PANEL]
-    outside = np.maximum(np.maximum(left - x, x - right), np.maximum(top - y, y - bottom))
-    near = np.abs(outside)
-    pixels[near <= 2] = 0
-    pixels[(near <= 1) & ((x + y) // dash % 2 == 0)] = 255 * np.array(to_rgb(colour))
-    return pixels
 
 
 @cache

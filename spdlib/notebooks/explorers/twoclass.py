@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from spdlib.notebooks.explorers.explorer import explorer, menu, plain, slider
+from spdlib.notebooks.explorers.explorer import explorer, menu, slider
 from spdlib.notebooks.figures import twoclass as plots
 
 
 def mask_explorer(
-    images: Tensor, names: Sequence[str], masks: Tensor, maps: Mapping[str, ArrayLike]
+    images: Tensor, names: Sequence[str], masks: Tensor, maps: Mapping[str, np.ndarray]
 ) -> widgets.VBox:
     """The mask that a threshold makes of predicted probabilities; starts with the largest anomaly.
 
@@ -23,9 +22,10 @@ def mask_explorer(
         masks: Ground truth (N, H, W), all False for normal images.
         maps: Log odds (N, H, W) by the model's name, as ``spdlib.twoclass.predict`` gives.
     """
+    largest = int(masks.flatten(1).sum(1).argmax())
     controls = {
-        "image": menu(enumerate(names), value=int(masks.flatten(1).sum(1).argmax())),
-        "model": menu(plain(maps)),
+        "image": menu(range(len(names)), names.__getitem__, value=largest),
+        "model": menu(maps),
         "threshold": slider(0.5, 0.05, 0.95, 0.05, ".0%"),
     }
 

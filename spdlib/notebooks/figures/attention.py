@@ -1,6 +1,7 @@
 """Figures of the attention maps: the steps to one, encoders side by side, numbers."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from torch import Tensor
 from spdlib.attention import METHODS
 from spdlib.notebooks.figures import panels, style
 from spdlib.notebooks.figures.panels import Picture
+from spdlib.notebooks.figures.style import shows
 
 STRENGTH = 0.75  # of an overlay
 MEASURES = {
@@ -24,6 +26,7 @@ MEASURES = {
 }
 
 
+@shows()
 def features(anomalous: Tensor, normal: Tensor, distances: Mapping[str, ArrayLike]) -> Figure:
     """A feature beside its nearest normal one, and the distances of whole groups of images.
 
@@ -32,25 +35,25 @@ def features(anomalous: Tensor, normal: Tensor, distances: Mapping[str, ArrayLik
         normal: Feature (D,) of its nearest normal image.
         distances: Cosine distances to the nearest normal image, by the name of the group.
     """
-    fig, (channels, groups) = style.figure(1, 2, height=3.4, width_ratios=[1, 1.3])
+    fig, (channels, groups) = style.figure(1, 2, 3.4, width_ratios=[1, 1.3])
     x, y = (feature / feature.norm() for feature in (normal, anomalous))
-    top = 1.05 * float(max(x.max(), y.max()))
-    channels.plot([0, top], [0, top], ":", color=style.GREY)
+    channels.axline((0, 0), slope=1, linestyle=":", color=style.GREY)
     channels.plot(x, y, ".", color=style.ANOMALY, markersize=4, alpha=0.6)
     channels.set(xlabel="nearest normal image", ylabel="anomalous image", aspect="equal",
                  title=f"each dot a channel of the feature ({len(x):,})")  # fmt: skip
-    rng = np.random.default_rng(0)
-    for height, values in enumerate(distances.values()):
-        colour = style.NORMAL if height == 0 else style.ANOMALY
-        jitter = height + rng.uniform(-0.25, 0.25, len(values))
-        groups.plot(values, jitter, ".", color=colour, markersize=5, alpha=0.5)
-        if len(values):
-            groups.vlines(np.median(values), height - 0.36, height + 0.36, color=style.BLACK)
-    panels.name_rows(groups, list(distances))
-    groups.set(xlabel="cosine distance to the nearest normal image (bar: median)", xlim=(0, None))
+    names = list(distances)
+    table = pd.concat([pd.DataFrame({"group": k, "distance": v}) for k, v in distances.items()])
+    colours = dict.fromkeys(names, style.ANOMALY) | {names[0]: style.NORMAL}
+    look = {"palette": colours, "size": 4, "alpha": 0.5, "jitter": 0.25, "legend": False}
+    sns.stripplot(table, x="distance", y="group", hue="group", order=names, ax=groups, **look)
+    for height, median in enumerate(table.groupby("group").distance.median().reindex(names)):
+        groups.vlines(median, height - 0.36, height + 0.36, color=style.BLACK, zorder=3)
+    groups.set(xlabel="cosine distance to the nearest normal image (bar: median)", ylabel="",
+               xlim=(0, None))  # fmt: skip
     return fig
 
 
+@shows()
 def steps(
     image: Tensor, normal: Tensor, cells: Tensor, energy: Tensor, mask: Tensor | None = None
 ) -> Figure:
@@ -63,26 +66,23 @@ def steps(
         energy: The map (H, W).
         mask: Ground truth (H, W), if there is one.
     """
-    titles = ("image", "nearest normal image", "energy of the cells", "map: cut off, enlarged")
-    bound = max(cells.abs().max().item(), 1e-30)
+    bound, top = (max(values.abs().max().item(), 1e-30) for values in (cells, energy))
     signed = ScalarMappable(Normalize(-bound, bound), "PuOr_r")
     row = [Picture(image, None, mask), normal, Picture(heat=cells), Picture(image, None, mask)]
-    fig = panels.grid([("", row)], titles, side=2.2, scale=signed, label="cells: each ...")
-    energy = energy / max(energy.max().item(), 1e-30)
-    panels.show(fig.axes[3], Picture(image, energy, mask, titles[3], strength=STRENGTH))
-    bar = fig.axes[-1]
-    bar.set_xticks([-bound, 0, bound], ["lowers the distance", "leaves it", "raises it"])
-    bar.set_xlabel("energy of the cells")
+    titles = ("image", "nearest normal image", "energy of the cells", "map: cut off, enlarged")
+    fig = panels.grid([("", row)], titles, 2.2, scale=signed, label="energy of the cells")
+    panels.show(fig.axes[3], Picture(image, energy / top, mask, titles[3]))
+    fig.axes[-1].set_xticks([-bound, 0, bound], ["lowers the distance", "leaves it", "raises it"])
     return fig
 
 
+@shows("no images to show")
 def comparison(
     images: Tensor,
     normals: Tensor,
     maps: Mapping[str, Tensor],
     masks: Tensor | None = None,
-    titles: Sequence[str] | None = None,
-    strength: float = STRENGTH,
+    titles: Sequence[str] = (),
 ) -> Figure:
     """Encoders side by side, rows as in Fig. 11 of Zou et al.; all maps on one colour scale.
 
@@ -92,41 +92,35 @@ def comparison(
         maps: Maps (N, H, W) in [0, 1] by method, a row each.
         masks: Ground truth (N, H, W), outlined, if there is one.
         titles: Titles of the columns.
-        strength: Opacity of the overlay, in [0, 1].
     """
-    outlines = [None] * len(images) if masks is None else masks
+    nothing: Any = [None] * len(images)
     rows = {"normal": list(normals)}
-    for name, heats in {"anomalous": [None] * len(images), **maps}.items():
-        rows[style.method_name(name)] = [
-            Picture(image, heat, mask, strength=strength)
-            for image, heat, mask in zip(images, heats, outlines, strict=True)
-        ]
-    label = "energy (1: the largest shown)"
-    return panels.grid(rows.items(), titles or (), side=1.3, label=label)
+    for name, heats in {"anomalous": nothing, **maps}.items():
+        cells = zip(images, heats, nothing if masks is None else masks, strict=True)
+        rows[style.method_name(name)] = [Picture(*cell) for cell in cells]
+    return panels.grid(rows.items(), titles, label="energy (1: the largest shown)")
 
 
+@shows()
 def overlay(
-    image: Tensor,
-    normal: Tensor,
-    energy: Tensor,
-    mask: Tensor | None = None,
-    titles: Sequence[str] = ("image", "nearest normal image", "map"),
-    strength: float = STRENGTH,
-) -> Figure:
+    image: Tensor, normal: Tensor, energy: Tensor, mask: Tensor, titles: Sequence[str],
+    strength: float = STRENGTH
+) -> Figure:  # fmt: skip
     """An image, its nearest normal image, and its map.
 
     Args:
         image: The image (3, H, W).
         normal: Its nearest normal image (3, H, W).
         energy: The map (H, W), in [0, 1].
-        mask: Ground truth (H, W), if there is one.
+        mask: Ground truth (H, W).
         titles: Titles of the three pictures.
         strength: Opacity of the overlay, in [0, 1].
     """
     cells = [Picture(image, None, mask), normal, Picture(image, energy, mask, strength=strength)]
-    return panels.grid([("", cells)], titles, side=3)
+    return panels.grid([("", cells)], titles, side=2.9)
 
 
+@shows("nothing to compare")
 def scores(summary: pd.DataFrame, measures: Sequence[str] = tuple(MEASURES)[:3]) -> Figure:
     """Means and their intervals, a panel a measure, a row an encoder or baseline.
 
@@ -134,16 +128,14 @@ def scores(summary: pd.DataFrame, measures: Sequence[str] = tuple(MEASURES)[:3])
         summary: As :func:`spdlib.attention.summarise` makes, by the column ``encoder``.
         measures: Which measures to show.
     """
-    parts = [summary[summary.measure == measure] for measure in measures]
-    rows = pd.concat(parts).rename(columns={"mean": "value", "encoder": "method"})
-    rows = rows.assign(
-        panel=rows.measure.map(lambda measure: MEASURES.get(measure, measure)),
-        row=rows.method.map(style.method_name),
-    )
+    rows = summary.set_index("measure").loc[[m for m in measures if m in set(summary.measure)]]
+    rows = rows.reset_index().rename(columns={"mean": "value", "encoder": "method"})
+    rows = rows.assign(panel=rows.measure.replace(MEASURES), row=rows.method.map(style.method_name))
     text = "mean over images, 95 % bootstrap interval"
     return panels.intervals(rows, text, sharex=False, xlim=(0, None))
 
 
+@shows("nothing to compare")
 def falls(summary: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """The perturbation check: how far the distance falls when a region is blurred.
 
@@ -152,18 +144,17 @@ def falls(summary: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
             ``setting`` and ``encoder``.
         titles: Panels, by setting.
     """
-    parts = [summary[(summary.setting == setting) & summary.measure.isin(("hottest", "random"))]
-             for setting in titles]  # fmt: skip
-    rows = pd.concat(parts).rename(columns={"mean": "value"})
+    rows = summary[summary.setting.isin(titles) & summary.measure.isin(("hottest", "random"))]
     hottest = rows.measure == "hottest"
-    rows = rows.assign(
+    rows = rows.rename(columns={"mean": "value"}).assign(
         panel=rows.setting.map(titles), row=rows.encoder.map(style.method_name),
-        method=rows.encoder.where(hottest, ""), shift=np.where(hottest, -0.13, 0.13),
+        method=rows.encoder.where(hottest, ""), shift=np.where(hottest, -0.13, 0.13)
     )  # fmt: skip
     text = "fall of the distance (colour: hottest region blurred; grey: the same region elsewhere)"
     return panels.intervals(rows, text, mark=0)
 
 
+@shows("no map to measure")
 def choices(table: pd.DataFrame, measure: str = "average_precision") -> Figure:
     """One measure, in percent, for every method and stage, a panel an encoder.
 
@@ -171,16 +162,14 @@ def choices(table: pd.DataFrame, measure: str = "average_precision") -> Figure:
         table: Columns ``encoder``, ``method``, ``stage`` and the measure, one row an image.
         measure: A key of ``MEASURES``.
     """
-    means = table.groupby(["encoder", "method", "stage"], sort=False)[measure].mean()
-    if means.dropna().empty:
-        return panels.nothing("no map to measure")
+    means = 100 * table.groupby(["encoder", "method", "stage"], sort=False)[measure].mean()
     names = list(table.encoder.unique())
-    fig, axes = style.figure(1, len(names), height=2.9, squeeze=False, sharey=True)
+    fig, axes = style.figure(1, len(names), 2.9, squeeze=False, sharey=True)
     for ax, name in zip(axes[0], names, strict=True):
-        cells = 100 * means[name].unstack().rename(index=lambda method: METHODS[method].__name__)
-        sns.heatmap(cells, ax=ax, annot=True, fmt=".0f", cmap="cividis", vmin=0,
-                    vmax=100 * means.max(), cbar=name == names[-1],
-                    cbar_kws={"label": f"{MEASURES[measure]}, %"})  # fmt: skip
+        cells = means[name].unstack().rename(index=lambda method: METHODS[method].__name__)
+        bar = {"cbar": name == names[-1], "cbar_kws": {"label": f"{MEASURES[measure]}, %"}}
+        look = {"cmap": "cividis", "vmin": 0, "vmax": means.max(), "annot": True, "fmt": ".0f"}
+        sns.heatmap(cells, ax=ax, **look, **bar)
         ax.set(title=style.words(style.method_name(name)), xlabel="stage", ylabel="")
         ax.tick_params(length=0, rotation=0)
     return fig

@@ -5,20 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from spdlib import metrics
 from spdlib.notebooks.figures import panels, style
-from spdlib.notebooks.figures.panels import Picture
-from spdlib.notebooks.figures.style import words
-
-# Labels and scores by category, then by method.
-Detectors = Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]
+from spdlib.notebooks.figures.panels import Detectors, Picture
+from spdlib.notebooks.figures.style import shows, words
 
 MAP = "distance to the normal images"
 
 
+@shows("no images to show")
 def glance(groups: Mapping[str, Sequence[tuple[Tensor, Tensor]]]) -> Figure:
     """Samples at a glance, a row a group; ground truth outlined.
 
@@ -33,34 +30,20 @@ def glance(groups: Mapping[str, Sequence[tuple[Tensor, Tensor]]]) -> Figure:
     return panels.grid(rows, side=1.15)
 
 
-def curves(detectors: Detectors) -> Figure:
+@shows("no scores to show")
+def curves(detectors: Mapping[str, Detectors]) -> Figure:
     """ROC and precision-recall curves, a row a category, a line an encoder.
+
+    The dot is the operating point of the best F1; the dotted lines are detectors that guess.
 
     Args:
         detectors: Labels and scores by category, then by method.
     """
-    if not detectors:
-        return panels.nothing("no scores to show")
-    fig, axes = style.figure(len(detectors), 2, height=3.5 * len(detectors), squeeze=False)
-    for (roc, pr), (category, methods) in zip(axes, detectors.items(), strict=True):
-        lacking = {panels.missing(labels) for labels, _ in methods.values()} or {"no scores"}
-        if lacking != {""}:
-            for ax in (roc, pr):
-                panels.say(ax, f"{category}: {max(lacking)}, no curve")
-            continue
-        panels.curve_axes(roc, pr)
-        for method, (labels, scores) in methods.items():
-            found, look = metrics.evaluate(labels, scores), style.method_style(method)
-            areas = [f"{look['label']}  {100 * area:.1f} %" for area in (found.auroc, found.aupr)]
-            panels.curves(roc, pr, labels, scores, areas, **look | {"linewidth": 1.8})
-            pr.axhline(found.prevalence, color=style.GREY, linestyle=":", zorder=0)
-        name = words(category, 24)
-        roc.legend(title=f"{name}: AU-ROC", loc="lower right", title_fontsize=9.5)
-        pr.legend(title=f"{name}: AU-PR (linear)", loc="lower left", title_fontsize=9.5)
-    return fig
+    return panels.curve_rows(detectors, style.method_style)
 
 
-def histograms(detectors: Detectors) -> Figure:
+@shows("no scores to show")
+def histograms(detectors: Mapping[str, Detectors]) -> Figure:
     """Image scores of normal and anomalous images, a row a category, a panel an encoder.
 
     The dashed line is the threshold of the best F1.
@@ -68,13 +51,11 @@ def histograms(detectors: Detectors) -> Figure:
     Args:
         detectors: Labels and scores by category, then by method.
     """
-    columns = max(map(len, detectors.values()), default=0)
+    columns = max(map(len, detectors.values()))
     if not columns:
         return panels.nothing("no scores to show")
-    fig, axes = style.figure(
-        len(detectors), columns, height=0.5 + 2.1 * len(detectors), squeeze=False, sharex="row",
-        sharey="row",
-    )  # fmt: skip
+    fig, axes = style.figure(len(detectors), columns, 0.5 + 2.1 * len(detectors), squeeze=False,
+                             sharex="row", sharey="row")  # fmt: skip
     for row, (category, methods) in zip(axes, detectors.items(), strict=True):
         everything = [np.asarray(scores, float) for _, scores in methods.values()]
         bins = np.histogram_bin_edges(np.concatenate([*everything, []]), 40)
@@ -92,6 +73,7 @@ def histograms(detectors: Detectors) -> Figure:
     return fig
 
 
+@shows("no images to show")
 def comparison(
     images: Sequence[Tensor],
     masks: Sequence[Tensor],
@@ -108,21 +90,19 @@ def comparison(
         titles: Titles of the columns.
         label: What the maps show.
     """
-    rows = [("image", list(images)), ("ground truth", list(masks))]
-    for method, heats in maps.items():
-        cells = [Picture(heat=heat, mask=mask) for heat, mask in zip(heats, masks, strict=True)]
-        rows.append((style.method_name(method), cells))
-    scale = panels.common_scale([heat for heats in maps.values() for heat in heats])
-    return panels.grid(rows, titles, min(1.3, 7.3 / max(len(images), 1)), scale=scale, label=label)
+    scale = panels.common_scale(heat for heats in maps.values() for heat in heats)
+    named = {style.method_name(method): heats for method, heats in maps.items()}
+    return panels.maps(images, masks, named, titles, scale, label)
 
 
+@shows("no images to show")
 def cases(
     groups: Mapping[str, Sequence[int]],
     image: Callable[[int], Tensor],
     maps: Tensor,
     masks: Tensor,
-    labels: ArrayLike,
-    scores: ArrayLike,
+    labels: np.ndarray,
+    scores: np.ndarray,
 ) -> Figure:
     """Telling test images beside their maps, a row a group.
 
@@ -134,20 +114,20 @@ def cases(
         labels: 0 and 1, one an image.
         scores: One an image.
     """
-    rows, colours = [], (style.NORMAL, style.ANOMALY)
+    rows = []
     for name, numbers in groups.items():
         cells = []
         for i in numbers:
             kind = int(labels[i])
-            cells += [
-                Picture(image(i), None, masks[i], panels.CLASSES[kind], colours[kind]),
-                Picture(heat=maps[i], title=f"score {scores[i]:.1f}"),
-            ]
+            title, colour = panels.CLASSES[kind], panels.COLOURS[kind]
+            cells.append(Picture(image(i), mask=masks[i], title=title, colour=colour))
+            cells.append(Picture(heat=maps[i], title=f"score {scores[i]:.1f}"))
         rows.append((name, cells))
-    scale = panels.common_scale([maps[i] for numbers in groups.values() for i in numbers])
+    scale = panels.common_scale(maps[i] for numbers in groups.values() for i in numbers)
     return panels.grid(rows, side=0.95, scale=scale, label=MAP)
 
 
+@shows()
 def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
     """Segmentation against detection over encoders, as Fig. 8 of Zou et al.
 
@@ -158,31 +138,25 @@ def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
         rows: As :func:`spdlib.evaluation.measure` returns them.
         metric: The metric drawn.
     """
-    tasks = ["detection", "segmentation"]
-    rows = rows[rows.metric == metric].set_index(["category", "method", "task"])
-    wide = rows[["value", "low", "high"]].unstack("task")
-    both = wide.reindex(columns=[("value", task) for task in tasks]).notna().all(axis=1)
-    if not both.any():
+    rows = rows[rows.metric == metric]
+    x, y = (rows[rows.task == task].set_index(["category", "method"])[["value", "low", "high"]]
+            for task in ("detection", "segmentation"))  # fmt: skip
+    both = x.join(y, how="inner", lsuffix="_x", rsuffix="_y", sort=False)
+    both = both.rename(columns={"value_x": "x", "value_y": "y"}).dropna(subset=["x", "y"])
+    if both.empty:
         return panels.nothing(f"no category has both {metric} of detection and of segmentation")
-    wide = wide[both]
-    categories = list(wide.index.unique("category"))
-    shown = {c: wide.loc[c] for c in categories} if len(categories) <= 3 else {}
+    categories = list(both.index.unique("category"))
+    shown = {c: both.loc[c] for c in categories} if len(categories) <= 3 else {}
     if len(categories) > 1:
-        mean = wide.groupby("method").mean()
-        shown["mean over categories"] = mean.assign(low=mean.value, high=mean.value)
-    fig, axes = style.figure(1, len(shown), height=3.7, squeeze=False)
-    methods = list(rows.index.unique("method"))
+        mean = both.groupby("method", sort=False)[["x", "y"]].mean()
+        shown["mean over categories"] = mean.reindex(columns=both.columns)
+    fig, axes = style.figure(1, len(shown), 3.7, squeeze=False)
     for ax, (title, points) in zip(axes[0], shown.items(), strict=True):
-        for method in [m for m in methods if m in points.index]:
-            (x, y), look = points.value.loc[method, tasks], style.method_style(method)
-            ax.plot([x], [y], **look | {"linestyle": "", "markersize": 9})
-            (left, down), (right, up) = (points[end].loc[method, tasks] for end in ("low", "high"))
-            ax.hlines(y, left, right, color=look["color"], linewidth=0.8)
-            ax.vlines(x, down, up, color=look["color"], linewidth=0.8)
-            baseline = method.split(style.SPD_SUFFIX)[0]
-            if baseline != method and baseline in points.index:
-                start = points.value.loc[baseline, tasks]
-                panels.arrow(ax, start, (x, y), look["color"], shrinkA=6, shrinkB=6)
+        panels.gains(ax, points)
+        for one in points.itertuples():
+            look = {"color": style.method_style(one.Index)["color"], "linewidth": 0.8}
+            ax.hlines(one.y, one.low_x, one.high_x, **look)
+            ax.vlines(one.x, one.low_y, one.high_y, **look)
         ax.margins(0.12)
         ax.set_title(words(title, int(80 / len(shown))))
         for axis in (ax.xaxis, ax.yaxis):
@@ -194,6 +168,7 @@ def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
     return fig
 
 
+@shows("nothing to compare")
 def differences(table: pd.DataFrame, shown: Sequence[str] = ("AU-PR", "AU-ROC")) -> Figure:
     """Gains of + SPD over its baseline, with 95 % intervals, a panel a metric.
 
@@ -208,40 +183,38 @@ def differences(table: pd.DataFrame, shown: Sequence[str] = ("AU-PR", "AU-ROC"))
     return panels.intervals(rows, text, mark=0, form=panels.POINTS, sharex=False)
 
 
+@shows("no image has a mask, so no defect has an area")
 def recall_by_area(table: pd.DataFrame) -> Figure:
     """Share of the defects found against their area, with Wilson's 95 % intervals.
 
     Args:
         table: As :func:`spdlib.evaluation.recall_by_area` returns it.
     """
-    if table.empty:
-        return panels.nothing("no image has a mask, so no defect has an area")
     fig, ax = style.figure(height=3.4, width=6.5)
-    methods = list(table.method.unique())
-    for number, method in enumerate(methods):
-        rows, look = table[table.method == method], style.method_style(method)
+    for number, (method, rows) in enumerate(table.groupby("method", sort=False)):
         # A little apart, so that intervals do not hide each other.
-        area = 100 * rows.area * 1.05 ** (number - (len(methods) - 1) / 2)
-        ax.vlines(area, rows.low, rows.high, color=look["color"], linewidth=1)
-        ax.plot(area, rows.recall, **look)
+        area = 100 * rows.area * 1.05 ** (number - (table.method.nunique() - 1) / 2)
+        reach = [rows.recall - rows.low, rows.high - rows.recall]
+        ax.errorbar(area, rows.recall, reach, **style.method_style(method), elinewidth=1)
     ax.set(xscale="log", ylim=(-0.03, 1.03), ylabel="defects found",
            xlabel="area of the defect, % of the image")  # fmt: skip
     ax.set_xticks(100 * np.unique(table.area))
     ax.set_xticks([], minor=True)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
+    ax.xaxis.set_major_formatter("{x:.2g}")
     ax.yaxis.set_major_formatter(panels.PERCENT)
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    panels.legend(fig, ax, "outside right upper", ncols=1)
     return fig
 
 
+@shows()
 def view(
     image: Tensor,
     heat: Tensor,
     mask: Tensor,
     threshold: float,
     top: float,
-    labels: ArrayLike,
-    scores: ArrayLike,
+    labels: np.ndarray,
+    scores: np.ndarray,
     number: int,
     title: str,
 ) -> Figure:
@@ -258,7 +231,7 @@ def view(
         number: Which of them is shown.
         title: Above all.
     """
-    fig, (left, middle, right) = style.figure(1, 3, height=4.0, width_ratios=[1.35, 1.35, 1])
+    fig, (left, middle, right) = style.figure(1, 3, 4.0, width_ratios=[1.35, 1.35, 1])
     scale = panels.common_scale([np.array([0, top])])
     flagged = "yellow: flagged" + ("; blue: ground truth" if mask.any() else "")
     panels.show(left, Picture(image, mask=mask, title=flagged))

@@ -1,6 +1,6 @@
 """Panels that figures are made of: grids of pictures, rows of intervals, curves, histograms."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Normalize, to_rgba
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -18,17 +18,22 @@ from torch import Tensor
 
 from spdlib import metrics
 from spdlib.notebooks.figures import style
-from spdlib.notebooks.figures.style import words
+from spdlib.notebooks.figures.style import bare, percent, say, words
+
+# Labels and scores of several detectors, by name.
+Detectors = Mapping[str, tuple[ArrayLike, ArrayLike]]
 
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share + 0.0:g} %".replace("-", "−"))
 POINTS = FuncFormatter(lambda share, _: f"{100 * share + 0.0:g}".replace("-", "−"))
-LINE = 0.17  # inches: a line of small text
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 LETTERS = 13  # of small text, an inch
 CLASSES = ("normal", "anomalous")
 VERDICTS = (("passed", "false alarm"), ("missed", "found"))  # by label, then whether flagged
+COLOURS = (style.NORMAL, style.ANOMALY)  # by label
 
 GREY_MARK = {"color": style.GREY, "marker": "|"}  # of what is no method
 UNIT_SCALE = ScalarMappable(Normalize(0, 1), style.HEAT)
+nothing = style.in_place_of_a_figure
 
 
 class Picture(NamedTuple):
@@ -62,42 +67,17 @@ def pixels(image: Tensor | ArrayLike) -> np.ndarray:
     return shown if shown.dtype == np.uint8 else np.clip(shown.astype(np.float32), 0, 1)
 
 
-def bare(ax: Axes) -> Axes:
-    """The axes without ticks and frame."""
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    return ax
-
-
-def say(ax: Axes, text: str) -> None:
-    """Writes into axes why nothing is drawn there."""
-    bare(ax).text(0.5, 0.5, words(text, 90, 3), transform=ax.transAxes, ha="center", va="center",
-                  color=style.GREY)  # fmt: skip
-
-
-def nothing(text: str, height: float = 1.2) -> Figure:
-    """A small figure that says why there is nothing to draw."""
-    fig, ax = style.figure(height=height)
-    say(ax, text)
-    return fig
-
-
-def outline(ax: Axes, mask: Tensor | ArrayLike, colour: str = style.SKY, level: float = 0.5):
+def outline(
+    ax: Axes, mask: Tensor | ArrayLike, colour: str = style.SKY, level: float = 0.5
+) -> None:
     """Outlines where a mask or map (H, W) is at least the level, if it is anywhere."""
     values = np.asarray(mask, np.float32)
     if min(values.shape) > 1 and values.min() < level <= values.max():
         ax.contour(values, [level], colors=[colour], linewidths=1.3)
 
 
-def show(ax: Axes, picture: Any, scale: ScalarMappable = UNIT_SCALE) -> None:
-    """Draws one picture.
-
-    Args:
-        ax: Where to.
-        picture: A :class:`Picture`, or an image as one has it.
-        scale: Colours and limits of the map.
-    """
-    cell = picture if isinstance(picture, Picture) else Picture(picture)
+def show(ax: Axes, cell: Picture, scale: ScalarMappable = UNIT_SCALE) -> None:
+    """Draws one picture, its map with the colours and limits of a scale."""
     bare(ax)
     # Averaged where it is drawn smaller than it is: no false grain, and smaller files.
     if cell.image is not None:
@@ -106,7 +86,8 @@ def show(ax: Axes, picture: Any, scale: ScalarMappable = UNIT_SCALE) -> None:
         heat, over = np.asarray(cell.heat, np.float32), cell.image is not None
         clear = cell.strength * np.clip(heat, 0, 1) ** 0.7 if over else None
         how = "antialiased" if over else "nearest"
-        ax.imshow(heat, cmap=scale.cmap, norm=scale.norm, alpha=clear, interpolation=how)
+        norm: Any = scale.norm  # wider in the types than what imshow's say it takes
+        ax.imshow(heat, cmap=scale.cmap, norm=norm, alpha=clear, interpolation=how)
     if cell.mask is not None:
         outline(ax, cell.mask)
     if cell.frame is not None:
@@ -136,48 +117,53 @@ def grid(
         (name, [cell if isinstance(cell, Picture) else Picture(cell) for cell in cells])
         for name, cells in rows
     ]
-    columns = max((len(cells) for _, cells in lines), default=0)
-    if not columns:
+    longest = max((cells for _, cells in lines), key=len, default=[])
+    if not longest:
         return nothing("no images to show")
-    shapes = [np.shape(pixels(c.image) if c.image is not None else c.heat)[:2]
-              for c in max((cells for _, cells in lines), key=len)]  # fmt: skip
-    ratios = [shape[1] / shape[0] if len(shape) == 2 else 1 for shape in shapes]
-    named = max(bool(name) for name, _ in lines)
-    room = min(side, (width - 0.1 - 0.4 * named) / columns)
-    high = min(room * columns / sum(ratios), 1.5 * room)
-    lines = [(words(name, int(15 * high), 2), cells) for name, cells in lines]
-    # One title a column, and what stands over single pictures.
-    above = [[words(cell.title, int(LETTERS * room), 2) for cell in cells] for _, cells in lines]
-    heads = [words(title, int(LETTERS * room), 3) for title in titles]
-    above[0] = [h or own for h, own in zip([*heads, *[""] * columns], above[0], strict=False)]
-    text = LINE * sum(map(_lines, above))
+    shapes = [np.asarray(c.heat if c.image is None else pixels(c.image)).shape for c in longest]
+    ratios = [shape[1] / shape[0] if len(shape) > 1 else 1 for shape in shapes]
+    room = min(side, (width - 0.5) / len(longest))
+    high = min(room * len(longest) / sum(ratios), 1.5 * room)
+    # Higher than they need: the layout moves pictures together, what is left is cut off.
     fig, axes = style.figure(
-        len(lines), columns, squeeze=False, width_ratios=ratios,
-        height=len(lines) * (high + 0.04) + text + 0.06 + 0.62 * bool(label),
-        width=min(width, columns * (room + 0.04) + 0.1 + LINE * _lines(name for name, _ in lines)),
+        len(lines), len(longest), len(lines) * (high + 0.25) + 0.5 + 0.6 * bool(label),
+        len(longest) * (room + 0.04) + 0.5, squeeze=False, width_ratios=ratios
     )  # fmt: skip
-    fig.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
+    fig.set_layout_engine("compressed", w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
     for ax in axes.flat:
         bare(ax)
-    for row, (name, cells), over in zip(axes, lines, above, strict=True):
-        row[0].set_ylabel(name, fontsize=9)
-        for ax, cell, title in zip(row, cells, over, strict=False):
-            show(ax, cell._replace(title=title), scale)
+    for row, (name, cells) in zip(axes, lines, strict=True):
+        row[0].set_ylabel(words(name, int(15 * high), 2), fontsize=9)
+        for ax, cell in zip(row, cells, strict=False):
+            show(ax, cell._replace(title=words(cell.title, int(LETTERS * room), 2)), scale)
+    for ax, title in zip(axes[0], titles, strict=False):
+        ax.set_title(words(title, int(LETTERS * room), 3), fontsize=9)
     if label:
         colour_bar(fig, axes, scale, label)
     return fig
 
 
-def _lines(texts: Iterable[str]) -> int:
-    """Lines of the longest of texts that stand side by side."""
-    return max((text.count("\n") + bool(text) for text in texts), default=0)
+def maps(
+    images: Sequence[Any] | Tensor,
+    masks: Sequence[Any] | Tensor,
+    heats: Mapping[str, Any],
+    titles: Sequence[str],
+    scale: ScalarMappable,
+    label: str,
+) -> Figure:
+    """Images, their ground truth, and maps with it outlined, a column an image, a row a name."""
+    rows = [("image", list(images)), ("ground truth", list(masks))]
+    for name, row in heats.items():
+        cells = [Picture(heat=heat, mask=mask) for heat, mask in zip(row, masks, strict=True)]
+        rows.append((name, cells))
+    return grid(rows, titles, min(1.4, 7.3 / len(images)), scale=scale, label=label)
 
 
 def colour_bar(
-    fig: Figure, axes: ArrayLike, scale: ScalarMappable, label: str, **layout: Any
+    fig: Figure, axes: Axes | Iterable[Axes], scale: ScalarMappable, label: str, **layout: Any
 ) -> Colorbar:
     """A colour bar shared by axes, below them unless ``layout`` says otherwise."""
-    layout = {"location": "bottom", "aspect": 40, "shrink": 0.6, "pad": 0.01} | layout
+    layout = {"location": "bottom", "aspect": 40, "shrink": 0.6, "pad": 0.01, **layout}
     return fig.colorbar(scale, ax=axes, label=label, **layout)
 
 
@@ -188,17 +174,20 @@ def common_scale(maps: Iterable[Tensor | ArrayLike], cmap: str = style.HEAT) -> 
     return ScalarMappable(Normalize(float(low), float(high)), cmap)
 
 
-def legend(fig: Figure, keys: Axes | Sequence[Artist], loc: str = "outside upper center") -> None:
-    """A figure's legend, of some artists or of all in some axes, in as many columns as fit."""
+def legend(
+    place: Figure | Axes, keys: Axes | Sequence[Artist], loc: str = "outside upper center",
+    **more: Any
+) -> None:  # fmt: skip
+    """A legend of some artists, or of all in some axes, a name once, in as many columns as fit."""
     handles = keys.get_legend_handles_labels()[0] if isinstance(keys, Axes) else keys
-    named = {handle.get_label(): handle for handle in handles}
+    named = {str(handle.get_label()): handle for handle in handles}
     if named:
         lengths = [6 + len(label) for label in named]
         fits = len(named) if sum(lengths) < 130 else max(1, 130 // max(lengths))
-        fig.legend(named.values(), named, loc=loc, ncols=fits)
+        place.legend(list(named.values()), list(named), **{"loc": loc, "ncols": fits, **more})
 
 
-def key(label: str, linestyle: str = "", **look: Any) -> Line2D:
+def key(label: str, linestyle: Any = "", **look: Any) -> Line2D:
     """A legend's entry that stands for many artists."""
     return Line2D([], [], label=label, linestyle=linestyle, **look)
 
@@ -206,7 +195,7 @@ def key(label: str, linestyle: str = "", **look: Any) -> Line2D:
 def interval(ax: Axes, y: float, value: float, low: float, high: float, **look: Any) -> None:
     """A dot with its interval, which may be NaN, in a row of its own."""
     ax.hlines(y, low, high, color=look["color"], linewidth=2)
-    ax.plot([value], [y], linestyle="", **{"markersize": 7, **look})
+    ax.plot([value], [y], **{"markersize": 7} | look | {"linestyle": "", "label": None})
 
 
 def intervals(
@@ -234,18 +223,15 @@ def intervals(
         return nothing("nothing to compare")
     panels, names = list(table.panel.unique()), list(table.row.unique())
     lines = sum(str(name).count("\n") + 1 for name in names)
-    fig, axes = style.figure(
-        1, len(panels), height=1.2 + 0.2 * (len(names) + lines), sharex=sharex, sharey=True,
-        squeeze=False,
-    )  # fmt: skip
+    fig, axes = style.figure(1, len(panels), 1.2 + 0.2 * (len(names) + lines), squeeze=False,
+                             sharex=sharex, sharey=True)  # fmt: skip
     for ax, panel in zip(axes[0], panels, strict=True):
         for one in table[table.panel == panel].itertuples():
-            look = style.method_marker(one.method) if one.method else GREY_MARK
+            look = style.method_style(one.method) if one.method else GREY_MARK
             y = names.index(one.row) + getattr(one, "shift", 0)
             interval(ax, y, one.value, one.low, one.high, **look)
             if numbers:
-                ax.annotate(f"{100 * one.value:.1f}", (one.value, y), (0, 7), fontsize=9,
-                            textcoords="offset points", ha="center")  # fmt: skip
+                note(ax, f"{100 * one.value:.1f}", (one.value, y), (0, 7), fontsize=9, ha="center")
         if mark is not None:
             ax.axvline(mark, color=style.GREY, linewidth=1, zorder=0)
         ax.set(title=words(panel, int(80 / len(panels)), 2), **limits)
@@ -257,35 +243,95 @@ def intervals(
     return fig
 
 
+def note(
+    ax: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **look: Any
+) -> None:
+    """A text beside a point, moved by some points of print."""
+    ax.annotate(text, at, offset, textcoords="offset points", **look)
+
+
 def name_rows(ax: Axes, names: Sequence[str], width: int = 48, **text: Any) -> None:
     """Names rows at heights 0, 1, ..., the first on top."""
     ax.set_yticks(range(len(names)), [words(name, width) for name in names], **text)
     ax.set_ylim(len(names) - 0.5, -0.7)
 
 
+def curves(
+    roc: Axes,
+    pr: Axes,
+    detectors: Detectors,
+    look: Callable[[str], dict[str, Any]],
+    threshold: float | None = None,
+) -> dict[str, metrics.Metrics]:
+    """ROC and precision-recall curves; dots at a threshold, dotted what guessing gives.
+
+    Args:
+        roc: Axes of the ROC curves.
+        pr: Axes of the precision-recall curves.
+        detectors: Labels and scores, by name.
+        look: Gives a detector's line by its name.
+        threshold: Where the dots are; by default at the best F1 of each.
+
+    Returns:
+        The metrics of each, by name.
+    """
+    roc.plot([0, 1], [0, 1], ":", color=style.GREY)
+    measured = {}
+    for name, (labels, scores) in detectors.items():
+        found = measured[name] = metrics.evaluate(labels, scores)
+        at = found.threshold if threshold is None else threshold
+        counts, line = metrics.confusion(labels, scores, at), {"linewidth": 1.8} | look(name)
+        shown, colour = words(line["label"], 22), line["color"]
+        best = percent(found.max_f1)
+        for ax, curve, area in (
+            (roc, metrics.roc_curve, f"AU-ROC {percent(found.auroc)}"),
+            (pr, metrics.pr_curve, f"AU-PR {percent(found.aupr)}, best F1 {best}"),
+        ):
+            x, y, _ = curve(labels, scores)
+            line |= {"marker": "", "clip_on": False, "label": f"{shown}: {area}"}
+            ax.plot(x, y, **line)
+        precision, recall, _ = rates(counts)
+        dot(roc, counts.false_positives / found.negatives, recall, colour)
+        dot(pr, recall, precision, colour)
+        pr.axhline(found.prevalence, color=colour, linestyle=":", linewidth=1.5, zorder=0)
+    unit_axes(roc, "false positive rate", "recall (true positive rate)")
+    unit_axes(pr, "recall", "precision")
+    return measured
+
+
+def curve_rows(detectors: Mapping[str, Detectors], look: Callable[[str], dict[str, Any]]) -> Figure:
+    """ROC and precision-recall curves side by side, a row a group of detectors.
+
+    Args:
+        detectors: Labels and scores, by group and name.
+        look: Gives a detector's line by its name.
+    """
+    lines = max(map(len, detectors.values()))
+    fig, axes = style.figure(len(detectors), 2, (4.0 + 0.2 * lines) * len(detectors), squeeze=False)
+    for pair, (group, members) in zip(axes, detectors.items(), strict=True):
+        pair[0].set_title(words(group, 24))
+        lacking = {missing(labels) for labels, _ in members.values()} or {"no scores"}
+        if lacking == {""}:
+            curves(pair[0], pair[1], members, look)
+        for ax in pair:
+            if lacking == {""}:
+                ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17))
+            else:
+                say(ax, f"{max(lacking)}, no curve")
+    return fig
+
+
 def unit_axes(ax: Axes, x: str, y: str) -> None:
-    """Both axes from 0 to 100 %."""
+    """Names axes that go from 0 to 100 %."""
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PERCENT)
 
 
-def curve_axes(roc: Axes, pr: Axes) -> None:
-    """Axes of a ROC and a precision-recall curve; dotted, what guessing gives by AU-ROC."""
-    roc.plot([0, 1], [0, 1], ":", color=style.GREY)
-    unit_axes(roc, "false positive rate", "recall (true positive rate)")
-    unit_axes(pr, "recall", "precision")
-
-
-def curves(
-    roc: Axes, pr: Axes, labels: ArrayLike, scores: ArrayLike, names: Sequence[str], **look: Any
-) -> None:
-    """A ROC and a precision-recall curve, each under its name."""
-    for ax, curve, name in zip(
-        (roc, pr), (metrics.roc_curve, metrics.pr_curve), names, strict=True
-    ):
-        x, y, _ = curve(labels, scores)
-        ax.plot(x, y, **{"linewidth": 2, **look, "marker": "", "label": name})
+def rates(counts: metrics.Confusion) -> tuple[float, float, float]:
+    """Precision (1 if nothing is flagged), recall and F1."""
+    tp, fp, fn, _ = counts
+    return tp / (tp + fp) if tp + fp else 1.0, tp / (tp + fn), 2 * tp / (2 * tp + fp + fn)
 
 
 def dot(ax: Axes, x: float, y: float, colour: str) -> None:
@@ -294,9 +340,22 @@ def dot(ax: Axes, x: float, y: float, colour: str) -> None:
             zorder=5)  # fmt: skip
 
 
-def arrow(ax: Axes, start: Sequence[float], end: Sequence[float], colour: str, **look: Any) -> None:
-    """An arrow from one point to another."""
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour, **look})
+def gains(ax: Axes, points: pd.DataFrame, gap: float = 5, **look: Any) -> None:
+    """A dot a method, and an arrow from each baseline to its + SPD.
+
+    Args:
+        ax: Where to.
+        points: Columns ``x`` and ``y``, by method.
+        gap: Between dots and arrows, points.
+        **look: Of the dots, beside that of their methods.
+    """
+    for method, (x, y) in points[["x", "y"]].iterrows():
+        line = style.method_style(str(method))
+        ax.plot([x], [y], **line | {"linestyle": "", "markersize": 8} | look)
+        baseline = str(method).split(style.SPD_SUFFIX)[0]
+        if baseline != method and baseline in points.index:
+            how = {"arrowstyle": "->", "color": line["color"], "shrinkA": gap, "shrinkB": gap}
+            ax.annotate("", (x, y), points.loc[baseline, ["x", "y"]], arrowprops=how)
 
 
 def missing(labels: ArrayLike) -> str:
@@ -305,14 +364,14 @@ def missing(labels: ArrayLike) -> str:
     return " and ".join(f"no {name} images" for k, name in enumerate(CLASSES) if k not in there)
 
 
-def by_class(labels: ArrayLike, scores: ArrayLike) -> dict[str, np.ndarray]:
-    """Scores of normal and of anomalous images, by that name."""
+def by_class(labels: ArrayLike, scores: ArrayLike) -> list[np.ndarray]:
+    """Scores of normal and of anomalous images."""
     labels, scores = np.asarray(labels), np.asarray(scores)
-    return {name: scores[labels == value] for value, name in enumerate(CLASSES)}
+    return [scores[labels == value] for value in (0, 1)]
 
 
-def histogram(ax: Axes, groups: Mapping[str, ArrayLike], bins: ArrayLike) -> None:
+def histogram(
+    ax: Axes, groups: Sequence[ArrayLike], bins: np.ndarray, names: Sequence[str] = CLASSES
+) -> None:
     """Histograms of two groups over each other, the first as normal, the second as anomalous."""
-    for (name, values), colour in zip(groups.items(), (style.NORMAL, style.ANOMALY), strict=True):
-        ax.hist(values, bins, histtype="stepfilled", facecolor=to_rgba(colour, 0.35),
-                edgecolor=colour, linewidth=1.5, label=name)  # fmt: skip
+    ax.hist(groups, bins.tolist(), label=names, histtype="stepfilled", alpha=0.5, color=COLOURS)

@@ -1,6 +1,7 @@
 """Figures of the paper's tables: contradictions, scatter, gains, disagreements; one's own gains."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,14 +12,19 @@ from matplotlib.lines import Line2D
 from spdlib import paper
 from spdlib.intervals import half_width
 from spdlib.notebooks.figures import panels, style
+from spdlib.notebooks.figures.style import shows
 from spdlib.notebooks.figures.tables import spaced
 
 METRIC_COLOURS = {"AU-PR": style.ORANGE, "AU-ROC": style.SKY}
 SHIFTS = {"AU-PR": -0.17, "AU-ROC": 0.17}  # of a metric's dots in their row
 FEW = 3  # categories that are shown one by one
+FITS = {"fits": style.BLUE, "fits: digits were inferred from it": style.SKY,
+        "does not fit": style.VERMILION}  # fmt: skip
 VERDICT_COLOURS = {"agree": style.SKY, "tie": "#BBBBBB", "disagree": style.VERMILION}
+GAIN = "gain, percentage points"
 
 
+@shows()
 def contradictions(means: pd.DataFrame) -> Figure:
     """The distance of each column's mean from the printed one, and what rounding explains.
 
@@ -26,88 +32,52 @@ def contradictions(means: pd.DataFrame) -> Figure:
         means: As :func:`spdlib.paper.column_means` returns them.
     """
     fig, ax = style.figure(height=3.4)
-    groups = [
-        (~means.suspect & (means.inferred == 0), style.BLUE, "fits"),
-        (~means.suspect & (means.inferred > 0), style.SKY, "fits: digits were inferred from it"),
-        (means.suspect, style.VERMILION, "does not fit"),
-    ]  # fmt: skip
-    within = {name: place for place, name in enumerate(paper.PRETRAININGS)}
-    x = means.table + (means.pretraining.map(within) * 2 + (means.metric == "AU-ROC") - 3.5) * 0.1
+    order = [f"{name}{metric}" for name in paper.PRETRAININGS for metric in paper.METRICS]
+    place = (means.pretraining + means.metric).map(order.index)
+    shown = means.assign(x=means.table + 0.1 * (place - 3.5), y=means.difference.abs().clip(0.011))
     ax.fill_between([6.5, 14.5], 0.01, means.bound.max(), color="#DDDDDD", linewidth=0)
-    shown = means.difference.abs().clip(lower=0.011)
-    for chosen, colour, label in groups:
-        label = f"{label} ({chosen.sum()})"
-        ax.plot(x[chosen], shown[chosen], "o", color=colour, markersize=5, label=label)
-    left, below = (-6, 5, "right"), (6, -10, "left")
-    places = {(8, "Supervised+SPD"): left, (10, "Supervised"): left, (11, "SimSiam"): below}
-    for row in means[means.suspect].itertuples():
-        dx, dy, side = places.get((row.table, row.pretraining), (6, 4, "left"))
-        ax.annotate(
-            f"{spaced(row.pretraining)} {row.metric}", (x[row.Index], abs(row.difference)),
-            xytext=(dx, dy), textcoords="offset points", fontsize=8, ha=side,
-        )  # fmt: skip
-    ax.set(yscale="log", ylim=(0.01, 25), xlim=(6.5, 14.5), xlabel="table",
+    kinds = np.select([means.suspect, means.inferred > 0], [2, 1], 0)
+    for kind, (label, colour) in enumerate(FITS.items()):
+        rows = shown[kinds == kind]
+        ax.plot(rows.x, rows.y, "o", color=colour, markersize=5, label=f"{label} ({len(rows)})")
+    for row in shown[means.suspect].itertuples():
+        name = spaced(row.pretraining)
+        panels.note(ax, name, (row.x, row.y), (-6, 3), fontsize=8, ha="right")
+    ax.text(14.45, 0.0135, "rounding explains this", ha="right", fontsize=8.5, color="#555555")
+    ax.set(yscale="log", ylim=(0.01, 25), xlim=(6.5, 14.5), xlabel="table", xticks=paper.TABLES,
            ylabel="|mean of twelve − printed|,\npercentage points")  # fmt: skip
     ax.set_yticks([0.01, 0.1, 1, 10], ["≤ 0.01", "0.1", "1", "10"])
-    ax.set_xticks(list(paper.TABLES))
-    ax.text(14.45, 0.0135, "rounding explains this", ha="right", fontsize=8.5, color="#555555")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    panels.legend(fig, ax)
     return fig
 
 
+@shows()
 def scatter() -> Figure:
     """Detection against segmentation for each protocol, a dot a pretraining; cf. Figs 7 and 8.
 
     The dots are the printed means over VisA's twelve subsets; an arrow leads from each baseline
-    to its + SPD. An open mark is a mean whose column does not add up.
+    to its + SPD. A question mark stands at a mean whose column does not add up.
     """
     columns = paper.column_means()[["table", "pretraining", "metric", "suspect"]]
     means = paper.tidy(means=True).query("subset == 'Mean'").drop(columns="suspect")
     means = means.merge(columns, on=["table", "pretraining", "metric"])
-    protocols = means.protocol.unique()
-    fig, axes = style.figure(2, len(protocols), height=5.0)
-    for (row, column), ax in np.ndenumerate(axes):
-        protocol, metric = protocols[column], paper.METRICS[row]
-        chosen = means[(means.protocol == protocol) & (means.metric == metric)]
-        wide = chosen.pivot(index="pretraining", columns="task", values=["value", "suspect"])
-        _arrows(ax, wide.value, wide.suspect.any(axis=1))
-        ax.set_title(f"{protocol}\n{metric}" if row == 0 else metric)
-        ax.margins(0.2)
-    for ax in axes[:, 0]:
-        ax.set_ylabel("segmentation, %")
-    for ax in axes[1]:
-        ax.set_xlabel("detection, %")
-    handles = [_method_key(method, marker) for method, (_, marker) in _MARKS.items()]
-    open_mark = _open_key("a column that does not add up")
-    panels.legend(fig, [*handles, open_mark], "outside lower center")
+    protocols = list(means.protocol.unique())
+    fig, axes = style.figure(2, len(protocols), 5.0)
+    for (protocol, metric), rows in means.groupby(["protocol", "metric"]):
+        row, column = paper.METRICS.index(metric), protocols.index(protocol)
+        wide, ax = rows.pivot(index="method", columns="task"), axes[row, column]
+        points = wide.value.rename(columns={"detection": "x", "segmentation": "y"})
+        panels.gains(ax, points)
+        for place in points[wide.suspect.any(axis=1)].itertuples():
+            panels.note(ax, "?", (place.x, place.y), (5, 4), fontsize=9)
+        ax.set(title=metric if row else f"{protocol}\n{metric}", xmargin=0.2, ymargin=0.2)
+    fig.supxlabel("detection, % (?: a column that does not add up)", fontsize=10)
+    fig.supylabel("segmentation, %", fontsize=10)
+    panels.legend(fig, axes[0, 0].lines)
     return fig
 
 
-_BASELINES = {"simsiam": "SimSiam", "supervised": "Supervised"}
-_MARKS = {"simsiam": ("SimSiam", "o"), "simsiam_spd": ("SimSiam+SPD", "D"),
-          "supervised": ("Supervised", "o"), "supervised_spd": ("Supervised+SPD", "D")}  # fmt: skip
-
-
-def _arrows(ax: Axes, points: pd.DataFrame, doubtful: pd.Series) -> None:
-    places = points[["detection", "segmentation"]]
-    for method, (name, marker) in _MARKS.items():
-        colour = style.method_marker(method)["color"]
-        ax.plot(*places.loc[name], marker, color=colour, markersize=7,
-                markerfacecolor="none" if doubtful[name] else colour)  # fmt: skip
-    for method, name in _BASELINES.items():
-        colour, end = style.METHOD_COLOURS[method], places.loc[f"{name}+SPD"]
-        panels.arrow(ax, places.loc[name], end, colour, linewidth=1.5, shrinkA=4, shrinkB=5)
-
-
-def _method_key(method: str, marker: str) -> Line2D:
-    name = style.words(style.method_name(method))
-    return panels.key(name, color=style.method_marker(method)["color"], marker=marker)
-
-
-def _open_key(label: str) -> Line2D:
-    return panels.key(label, color=style.GREY, marker="o", markerfacecolor="white")
-
-
+@shows()
 def gains(table: pd.DataFrame, seed: int = 0) -> Figure:
     """Every gain of + SPD, a dot a subset, and their mean; a row a table of the paper.
 
@@ -115,36 +85,35 @@ def gains(table: pd.DataFrame, seed: int = 0) -> Figure:
         table: As :func:`spdlib.paper.gains` returns it.
         seed: Seed of the dots' vertical places, which mean nothing.
     """
-    names = table.sort_values("table").drop_duplicates("table")
-    rng = np.random.default_rng(seed)
-    fig, axes = style.figure(1, 2, height=1.2 + 0.62 * len(names), sharey=True, sharex=True)
-    for ax, baseline in zip(axes, _BASELINES.values(), strict=True):
-        for place, number in enumerate(names.table):
-            for metric in paper.METRICS:
-                centre = place + SHIFTS[metric]
-                rows = table[(table.table == number) & (table.metric == metric)]
-                rows = rows[rows.baseline == baseline]
-                y, colour = centre + rng.uniform(-0.1, 0.1, len(rows)), METRIC_COLOURS[metric]
-                for chosen, face in ((~rows.suspect, colour), (rows.suspect, "white")):
-                    ax.plot(rows.gain[chosen], y[chosen], "o", color=colour, markersize=4,
-                            markerfacecolor=face)  # fmt: skip
-                ax.vlines(
-                    rows.gain.mean(), centre - 0.17, centre + 0.17, color="black", linewidth=2
-                )
-                text = f"{(rows.gain > 0).sum()} ▲ {(rows.gain < 0).sum()} ▼"
-                ax.text(1.01, centre, text, fontsize=7.5, va="center", color="#333333",
-                        transform=ax.get_yaxis_transform())  # fmt: skip
+    tables, rng = _tables(table, ["table"]), np.random.default_rng(seed)
+    fig, axes = style.figure(1, 2, 1.2 + 0.62 * len(tables), sharey=True, sharex=True)
+    for ax, (baseline, own) in zip(axes, table.groupby("baseline"), strict=True):
+        for (number, metric), rows in own.groupby(["table", "metric"]):
+            centre = list(tables).index(number) + SHIFTS[metric]
+            _dots(ax, rows.gain, centre + rng.uniform(-0.1, 0.1, len(rows)),
+                  METRIC_COLOURS[metric], rows.suspect)  # fmt: skip
+            ax.vlines(rows.gain.mean(), centre - 0.17, centre + 0.17, color="black", linewidth=2)
+            text = f"{(rows.gain > 0).sum()} ▲ {(rows.gain < 0).sum()} ▼"
+            ax.text(1.01, centre, text, fontsize=7.5, va="center", color="#333333",
+                    transform=ax.get_yaxis_transform())  # fmt: skip
         ax.axvline(0, color=style.GREY, linewidth=1, zorder=0)
         _signed_axis(ax, "x", [-30, -10, -2, 0, 2, 10, 30], linthresh=5, linscale=1.2)
-        ax.set(title=f"{baseline} + SPD minus {baseline}", xlabel="gain, percentage points")
-    _name_tables(axes[0], names)
+        ax.set(title=f"{baseline} + SPD minus {baseline}", xlabel=GAIN)
+    panels.name_rows(axes[0], list(tables.values()))
     mean = panels.key("mean", "-", color=style.BLACK, linewidth=2)
     panels.legend(fig, [*_gain_keys(), mean], "outside lower center")
     return fig
 
 
-def _name_tables(ax: Axes, tables: pd.DataFrame) -> None:
-    panels.name_rows(ax, [f"{r.protocol}\n{r.task} ({r.table})" for r in tables.itertuples()])
+def _tables(rows: pd.DataFrame, order: Sequence[str]) -> dict[int, str]:
+    """The tables that rows are of, in an order, with their names."""
+    first = rows.drop_duplicates("table").sort_values(list(order))
+    return {row.table: f"{row.protocol}\n{row.task} ({row.table})" for row in first.itertuples()}
+
+
+def _dots(ax: Axes, x: pd.Series, y: Any, colour: str, suspect: pd.Series) -> None:
+    """Small dots, open where they rest on a suspect value."""
+    ax.scatter(x, y, 14, edgecolors=colour, facecolors=np.where(suspect, "white", colour))
 
 
 def _signed_axis(ax: Axes, axis: str, ticks: Sequence[int], **scale: float) -> None:
@@ -155,42 +124,39 @@ def _signed_axis(ax: Axes, axis: str, ticks: Sequence[int], **scale: float) -> N
 
 def _gain_keys() -> list[Line2D]:
     dots = [panels.key(m, color=colour, marker="o") for m, colour in METRIC_COLOURS.items()]
-    return [*dots, _open_key("rests on a suspect value")]
+    look = {"color": style.GREY, "marker": "o", "markerfacecolor": "white"}
+    return [*dots, panels.key("rests on a suspect value", **look)]
 
 
+@shows()
 def disagreements(pairs: pd.DataFrame) -> Figure:
     """Where AU-PR and AU-ROC prefer different encoders: how often, and by how much.
 
     Args:
         pairs: As :func:`spdlib.paper.disagreements` returns them.
     """
-    fig, (bars, dots) = style.figure(1, 2, height=4.2, width_ratios=[1.15, 1])
-    names = pairs.drop_duplicates("table").sort_values(["task", "table"])
-    counts = pd.crosstab(pairs.table, pairs.verdict).reindex(names.table)
-    left = np.zeros(len(counts))
+    fig, (bars, dots) = style.figure(1, 2, 4.2, width_ratios=[1.15, 1])
+    tables = _tables(pairs, ["task", "table"])
+    counts = pd.crosstab(pairs.table, pairs.verdict).loc[list(tables), list(VERDICT_COLOURS)]
+    starts = counts.cumsum(axis=1) - counts
     for verdict, colour in VERDICT_COLOURS.items():
-        width = counts[verdict].to_numpy()
-        drawn = bars.barh(range(len(counts)), width, left=left, color=colour, label=verdict)
-        texts = [str(count) if count > 2 else "" for count in width]
+        rows, look = pairs[pairs.verdict == verdict], {"color": colour, "label": verdict}
+        drawn = bars.barh(range(len(counts)), counts[verdict], left=starts[verdict], **look)
+        texts = [str(count) if count > 2 else "" for count in counts[verdict]]
         bars.bar_label(drawn, texts, label_type="center", fontsize=8.5)
-        left = left + width
-        chosen = pairs[pairs.verdict == verdict]
-        sure, unsure = chosen[~chosen.suspect], chosen[chosen.suspect]
-        dots.plot(sure.auroc, sure.aupr, ".", color=colour, markersize=5)
-        dots.plot(unsure.auroc, unsure.aupr, "o", color=colour, markersize=3.5,
-                  markerfacecolor="none", markeredgewidth=0.7)  # fmt: skip
-    _name_tables(bars, names)
-    bars.set(xlabel="two encoders on one subset", xlim=(0, left.max()))
-    bars.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
-    dots.axhline(0, color=style.GREY, linewidth=0.8, zorder=0)
-    dots.axvline(0, color=style.GREY, linewidth=0.8, zorder=0)
+        _dots(dots, rows.auroc, rows.aupr, colour, rows.suspect)
+    panels.name_rows(bars, list(tables.values()))
+    bars.set(xlabel="two encoders on one subset", xlim=(0, counts.sum(axis=1).max()))
+    panels.legend(fig, bars)
     dots.set(xlabel="difference in AU-ROC, percentage points", ylabel="difference in AU-PR",
              title="open: rests on a suspect value")  # fmt: skip
-    for axis in "xy":
+    for axis, line in (("x", dots.axvline), ("y", dots.axhline)):
+        line(0, color=style.GREY, linewidth=0.8, zorder=0)
         _signed_axis(dots, axis, [-20, -5, -1, 0, 1, 5, 20], linthresh=2, linscale=1)
     return fig
 
 
+@shows()
 def beside(own: pd.DataFrame, theirs: pd.DataFrame) -> Figure:
     """One's own gains below the paper's, a block a protocol and task, with intervals: over pairs,
     or over categories where there are more than a few.
@@ -202,31 +168,27 @@ def beside(own: pd.DataFrame, theirs: pd.DataFrame) -> Figure:
             whole if there are none to put below them.
     """
     known, measured = (set(zip(t.protocol, t.task, strict=True)) for t in (theirs, own))
-    shown = known & measured or known
     fig, ax = style.figure()
     names: list[str] = []
     for (number, protocol, task), block in theirs.groupby(["table", "protocol", "task"]):
-        if (protocol, task) not in shown:
+        if (protocol, task) not in (known & measured or known):
             continue
         ax.axhline(len(names) - 0.5, color=style.GREY, linewidth=0.6, alpha=0.6)
         names.append(f"{protocol} {task} (Table {number})")
         mine = own[(own.protocol == protocol) & (own.task == task)]
-        dots = [*_paper_gains(block), *_own_gains(mine[mine.metric.isin(paper.METRICS)])]
-        rows = {label: len(names) + k for k, label in enumerate(dict.fromkeys(d[0] for d in dots))}
-        names += rows
-        for label, metric, gain, half, suspect in dots:
-            y, colour = rows[label] + SHIFTS[metric], METRIC_COLOURS[metric]
+        rows: dict[str, int] = {}
+        for label, metric, gain, half, suspect in [*_paper_gains(block), *_own_gains(mine)]:
+            y = rows.setdefault(label, len(names) + len(rows)) + SHIFTS[metric]
+            colour = METRIC_COLOURS[metric]
             look = {"color": colour, "markerfacecolor": "white" if suspect else colour}
-            low, high = gain - half, gain + half
-            panels.interval(ax, y, gain, low, high, marker="o", markersize=5, **look)
+            panels.interval(ax, y, gain, gain - half, gain + half, marker="o", markersize=5, **look)
+        names += rows
     ax.axvline(0, color=style.GREY, linewidth=1, zorder=0)
     panels.name_rows(ax, names, 90, fontsize=8.5)
     fig.set_figheight(1.0 + 0.27 * len(names))
     for name, label in zip(names, ax.get_yticklabels(), strict=True):
-        if "(Table" in name:
-            label.set_fontweight("bold")
-    text = "gain of + SPD, percentage points (bar: 95 % interval of the mean)"
-    fig.supxlabel(text, fontsize=9.5)
+        label.set_fontweight("bold" if "(Table" in name else "normal")
+    fig.supxlabel("gain of + SPD, percentage points (bar: 95 % interval)", fontsize=9.5)
     panels.legend(fig, _gain_keys())
     return fig
 
@@ -234,75 +196,50 @@ def beside(own: pd.DataFrame, theirs: pd.DataFrame) -> Figure:
 Dot = tuple[str, str, float, float, bool]  # label, metric, gain, half an interval, suspect
 
 
-def _paper_gains(block: pd.DataFrame) -> list[Dot]:
-    return [
-        (f"paper: {baseline} + SPD, VisA, {len(r)} objects", metric, r.gain.mean(),
-         half_width(r.gain.std(), len(r)), bool(r.suspect.any()))
-        for (baseline, metric), r in block.groupby(["baseline", "metric"], sort=False)
-    ]  # fmt: skip
+def _paper_gains(block: pd.DataFrame) -> Iterator[Dot]:
+    for (baseline, metric), rows in block.groupby(["baseline", "metric"], sort=False):
+        label = f"paper: {baseline} + SPD, VisA, {len(rows)} objects"
+        half = float(half_width(rows.gain.std(), len(rows)))
+        yield label, metric, rows.gain.mean(), half, bool(rows.suspect.any())
 
 
-def _own_gains(own: pd.DataFrame) -> list[Dot]:
-    dots = []
+def _own_gains(own: pd.DataFrame) -> Iterator[Dot]:
     keys = ["dataset", "downstream_model", "encoder", "setting", "baseline", "method", "metric"]
-    several = own.encoder.nunique() > 1
-    for key, r in own.groupby(keys, sort=False):
-        dataset, model, encoder, setting, baseline, method, metric = key
+    own = own[own.metric.isin(paper.METRICS)]
+    count = own.groupby(keys).gain.transform("size")
+    one = own.category + own.n.map(lambda n: f", {n} pair{'s' if n > 1 else ''}")
+    where = one.where(count <= FEW, count.map("{} categories".format))
+    for key, rows in own.groupby([*keys, where.rename("where")], sort=False):
+        dataset, model, encoder, setting, baseline, method, metric, place = key
         against = "" if method == f"{baseline}_spd" else f" − {style.method_name(baseline)}"
-        what = ", ".join(filter(None, (model, encoder if several else "", setting)))
-        label = f"yours: {style.method_name(method)}{against}, {what}, {dataset}"
-        if len(r) > FEW:
-            text = f"{label}, {len(r)} categories"
-            dots.append((text, metric, r.gain.mean(), half_width(r.gain.std(), len(r)), False))
-            continue
-        for one in r.itertuples():
-            text = f"{label} {one.category}, {one.n} pair{'s' if one.n > 1 else ''}"
-            dots.append((text, metric, one.gain, one.high - one.gain, False))
-    return dots
+        several = encoder if own.encoder.nunique() > 1 else ""
+        what = ", ".join(filter(None, (model, several, setting)))
+        label = f"yours: {style.method_name(method)}{against}, {what}, {dataset} {place}"
+        single = len(rows) == 1
+        half = (rows.high - rows.gain).mean() if single else half_width(rows.gain.std(), len(rows))
+        yield label, metric, rows.gain.mean(), float(half), False
 
 
-def dumbbells(
-    rows: pd.DataFrame, metric: str, pairs: Sequence[tuple[str, str]], title: str
-) -> Figure:
-    """From each baseline to its + SPD, a line of the table a row.
+@shows("nothing to compare")
+def dumbbells(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]], label: str) -> Figure:
+    """A line from each baseline to its + SPD, a row a subset.
 
     Args:
-        rows: Columns ``label``, ``method``, ``metric``, ``value`` and ``mark``, in the order
-            in which they are shown.
-        metric: Which to show.
+        rows: Columns ``row``, ``method``, ``value`` and ``mark`` (``"?"`` if suspect), in the
+            order in which they are shown.
         pairs: Baseline and method with SPD.
-        title: Above the picture.
+        label: What the values are.
     """
-    labels = list(dict.fromkeys(rows.label))
-    chosen = rows[rows.metric == metric].drop_duplicates(["label", "method"])
-    wide = chosen.set_index(["label", "method"])[["value", "mark"]].unstack().reindex(labels)
-    height = 1.3 + 0.36 * len(labels)
-    fig, (ax, differences) = style.figure(1, 2, height=height, sharey=True, width_ratios=[2, 1])
-    keys = []
-    for place, pair in enumerate(pairs):
-        y = np.arange(len(labels)) + 0.18 * (2 * place - len(pairs) + 1)
-        colour = style.method_marker(pair[0])["color"]
-        there = [name for name in pair if name in wide.value]
-        doubtful = (wide.mark[there] == "?").any(axis=1)
-        for name in there:
-            marker = "oD"[pair.index(name)]
-            keys.append(_method_key(name, marker))
-            own = keys[-1].get_color()
-            for open_mark in (False, True):
-                at = (wide.mark[name] == "?") == open_mark
-                ax.plot(wide.value[name][at], y[at], marker, color=own, markersize=6,
-                        markerfacecolor="white" if open_mark else own, zorder=3)  # fmt: skip
-        if len(there) == 2:
-            start, stop = (wide.value[name].to_numpy(float) for name in pair)
-            ax.hlines(y, start, stop, color=colour, linewidth=1.5)
-            bars = differences.barh(y, stop - start, height=0.3, color=colour)
-            for bar, faint in zip(bars, doubtful, strict=True):
-                bar.set_alpha(0.35 if faint else 0.9)
-    panels.name_rows(ax, labels)
-    ax.set(xlabel=f"{metric}, %", title=style.words(title, 60, 2))
-    ax.grid(axis="x", color="#E5E5E5")
-    ax.set_axisbelow(True)
-    differences.axvline(0, color=style.GREY, linewidth=1)
-    differences.set(xlabel="gain, percentage points", title="+ SPD minus baseline")
-    panels.legend(fig, [*keys, _open_key("suspect")], "outside lower center")
+    rows = rows.drop_duplicates(["row", "method"]).assign(panel="", shift=0.0, low=rows.value)
+    for place, (baseline, method) in enumerate(pairs):
+        rows.loc[rows.method.isin((baseline, method)), "shift"] = 0.3 * (
+            place - len(pairs) / 2 + 0.5
+        )
+        start = rows.row.map(rows[rows.method == baseline].set_index("row").value)
+        rows.loc[rows.method == method, "low"] = start.fillna(rows.value)
+    fig = panels.intervals(rows.assign(high=rows.value), label, form=panels.PLAIN)
+    names = list(rows.row.unique())
+    for one in rows[rows.mark == "?"].itertuples():
+        panels.note(fig.axes[0], "?", (one.value, names.index(one.row) + one.shift), (0, 4))
+    panels.legend(fig, [panels.key(**style.method_style(m)) for m in rows.method.unique()])
     return fig

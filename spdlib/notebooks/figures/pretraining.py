@@ -15,17 +15,31 @@ from torch import Tensor
 
 from spdlib.notebooks.figures import panels, style
 from spdlib.notebooks.figures.panels import Picture
+from spdlib.notebooks.figures.style import shows
 from spdlib.objectives import spd_loss
 from spdlib.pretraining.monitors import COLLAPSED_RANK, COLLAPSED_STD
 
-SMOOTH = 8  # steps of the running mean over noisy losses
+SMOOTH = 8  # steps of the running mean over noisy values
+MANY = 12  # values of a line, from which on they are noisy ones
 SEEN = 0.1  # of the largest alpha: where a blended patch is outlined
 LEAST = 1e-3  # of the unit: a view that hardly differs from its anchor
 KINDS = ("weak", "blended")
 WEAK, BLENDED = style.NORMAL, style.ANOMALY
 COLUMNS = ("strong view", "strong view", "anchor", "positive", "negative", "the answer")
+LIMITS = {"std": COLLAPSED_STD, "effective_rank": COLLAPSED_RANK}
+WATCHED = {
+    "baseline": "baseline's loss",
+    "spd": "SPD loss",
+    "spd_accuracy": "cosine to the anchor",
+    "spot_auroc": "spot-the-difference score (AU-ROC)",
+    "std": "spread of features (1: the sphere)",
+    "effective_rank": "effective rank of features",
+}
+COLLAPSING = {"baseline": "loss (-1: the best there is)", "std": "spread (1: the sphere)",
+              "effective_rank": "effective rank"}  # fmt: skip
 
 
+@shows("no images to show")
 def views(strong: tuple[Tensor, Tensor], triplet: tuple[Tensor, ...], alpha: Tensor) -> Figure:
     """The views of a training step, a row an image; the last column outlines the blended patch.
 
@@ -46,81 +60,102 @@ def _patch(alpha: Tensor) -> Tensor:
     return alpha[0] / (2 * SEEN * alpha.max())
 
 
+@shows()
 def losses(cases: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Figure:
     """The SPD loss of unit vectors in the plane, and where its gradient would move them.
 
     Args:
         cases: Anchor, positive and negative, each (2,), by what they show.
     """
-    fig, axes = style.figure(1, len(cases), height=2.9, squeeze=False)
-    names, colours = ("anchor", "positive", "negative"), (style.BLACK, WEAK, BLENDED)
+    fig, axes = style.figure(1, len(cases), 2.9, squeeze=False)
+    colours, exact = (style.BLACK, WEAK, BLENDED), {"angles": "xy", "scale_units": "xy", "scale": 1}
     for ax, (title, vectors) in zip(axes[0], cases.items(), strict=True):
         # Leaves of their own, so that one vector may stand for two.
         leaves = [vector.detach().clone()[None].requires_grad_() for vector in vectors]
         loss = spd_loss(*leaves)
-        moves = torch.autograd.grad(loss, leaves)
-        panels.bare(ax).set(xlim=(-1.35, 1.35), ylim=(-0.35, 1.3), aspect="equal")
+        steps = -0.5 * torch.cat(torch.autograd.grad(loss, leaves)).numpy()
+        tips = torch.cat(leaves).detach().numpy()
+        style.bare(ax).set(xlim=(-1.35, 1.35), ylim=(-0.35, 1.3), aspect="equal")
         ax.add_patch(Circle((0, 0), 1, fill=False, edgecolor=style.GREY, alpha=0.5))
-        for colour, leaf, move in zip(colours, leaves, moves, strict=True):
-            tip, step = leaf[0].detach().numpy(), -0.5 * move[0].numpy()
-            exact = {"shrinkA": 0, "shrinkB": 0, "mutation_scale": 14}
-            panels.arrow(ax, (0, 0), tip, colour, linewidth=2.2, **exact)
-            if np.linalg.norm(step) > 0.02:
-                dashed = {"linewidth": 1.2, "linestyle": (0, (2, 1.5))}
-                panels.arrow(ax, tip, tip + step, colour, **dashed, **exact)
+        ax.quiver(*np.zeros((2, 3)), *tips.T, color=colours, width=0.013, **exact)
+        ax.quiver(*tips.T, *steps.T, color=colours, width=0.008, alpha=0.5, **exact)
         ax.set_title(f"{title}\nSPD loss {loss.item():+.2f}")
-    keys = [panels.key(name, "-", color=c) for name, c in zip(names, colours, strict=True)]
-    keys.append(panels.key("where a step moves it", ":", color=style.GREY))
+    names = zip(("anchor", "positive", "negative"), colours, strict=True)
+    keys = [panels.key(name, "-", color=colour, linewidth=3) for name, colour in names]
+    keys.append(panels.key("pale: where a step moves it", "-", color="#BBBBBB"))
     panels.legend(fig, keys, "outside lower center")
     return fig
 
 
+@shows("no training to show")
 def training(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Loss terms, cosines, spot-the-difference score and signs of collapse, against the step.
 
     Args:
         histories: Tables of :func:`spdlib.pretraining.pretrain`, by method.
     """
-    if not histories:
-        return panels.nothing("no training to show")
-    accuracy = any(len(_known(history, "spd_accuracy")) for history in histories.values())
-    titles = {
-        "baseline": "baseline's loss",
-        "spd": "SPD loss",
-        "spd_accuracy": "accuracy: blended or not" if accuracy else "cosine to the anchor",
-        "spot_auroc": "spot-the-difference score (AU-ROC)",
-        "std": "spread of features (1: the sphere)",
-        "effective_rank": "effective rank of features",
-    }
-    fig, axes = style.figure(2, 3, height=5.2)
-    of = dict(zip(titles, axes.flat, strict=True))
-    spot, apart = of["spot_auroc"], False
+    fig, axes = style.figure(2, 3, 5.2)
+    looks = {method: style.method_style(method) for method in histories}
+    cosines, spot = axes[0, 2], axes[1, 0]
+    apart = []
     for method, history in histories.items():
-        look = {**style.method_style(method), "linewidth": 2}
-        for column, ax in of.items():
-            draw = _noisy if ax in axes[0] else _watched
-            draw(ax, _known(history, column), **look)
-        _cosines(of["spd_accuracy"], history)
+        for name, colour in (("positive", WEAK), ("negative", BLENDED)):
+            _line(cosines, _known(history, f"cos_{name}"), color=colour, label=name)
+        features, projections = (_known(history, f"spot_{k}") for k in ("auroc", "projected"))
         # An auxiliary head compares features, too: nothing of its own to show.
-        projected = _known(history, "spot_projected")
-        if len(projected) and not projected.equals(_known(history, "spot_auroc")):
-            _watched(spot, projected, **look | {"linestyle": ":", "label": None})
-            apart = True
+        if len(projections) and not projections.equals(features):
+            apart.append((projections, looks[method] | {"linestyle": ":", "label": None}))
+    panels.legend(cosines, cosines, "best", ncols=1)
+    _against_steps(fig, WATCHED, histories, looks)
     panels.legend(fig, spot)
-    _limit(of["std"], COLLAPSED_STD)
-    _limit(of["effective_rank"], COLLAPSED_RANK)
-    spot.axhline(0.5, color=style.GREY, linewidth=1)
-    spot.yaxis.set_major_formatter(panels.PERCENT)
+    for projections, look in apart:
+        _line(spot, projections, **look)
     if apart:
         kinds = {"of features": "-", "of projections": ":"}
         spot.legend(handles=[panels.key(k, line, color=style.BLACK) for k, line in kinds.items()])
-    for column, ax in of.items():
-        ax.set_title(titles[column])
+    spot.axhline(0.5, color=style.GREY, linewidth=1)
+    spot.yaxis.set_major_formatter(panels.PERCENT)
+    if any(len(_known(history, "spd_accuracy")) for history in histories.values()):
+        cosines.set_title("accuracy: blended or not")
+    return fig
+
+
+@shows("no training to show")
+def collapse(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """A healthy and a broken training: the loss, and what only the features tell.
+
+    Args:
+        histories: Two or more, by name; the last is drawn as the broken one.
+    """
+    fig, axes = style.figure(1, 3, 3.0)
+    looks = {name: {"color": style.BLUE, "linestyle": "--"} for name in histories}
+    looks[list(histories)[-1]] = {"color": style.VERMILION}
+    looks = {name: look | {"label": style.words(name)} for name, look in looks.items()}
+    _against_steps(fig, COLLAPSING, histories, looks)
+    axes[0].legend()
+    return fig
+
+
+def _against_steps(
+    fig: Figure,
+    titles: Mapping[str, str],
+    histories: Mapping[str, pd.DataFrame],
+    looks: Mapping[str, dict[str, Any]],
+) -> None:
+    """Draws a column of histories in each of a figure's axes."""
+    for ax, (column, title) in zip(fig.axes, titles.items(), strict=True):
+        for name, history in histories.items():
+            _line(ax, _known(history, column), **looks[name])
+        ax.set_title(title)
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         if not ax.lines:
-            panels.say(ax, "no SPD term")
+            style.say(ax, "no SPD term" if column.startswith("spd") else "not measured")
+        elif column in LIMITS:
+            ax.axhline(LIMITS[column], color=style.GREY, linestyle=":")
+            ax.text(1, LIMITS[column], "collapsed below", transform=ax.get_yaxis_transform(),
+                    ha="right", va="bottom", fontsize=8, color=style.GREY)  # fmt: skip
+            ax.set_ylim(0, 1.15 * max(np.max(line.get_ydata()) for line in ax.lines))
     fig.supxlabel("step", fontsize=10)
-    return fig
 
 
 def _known(history: pd.DataFrame, column: str) -> pd.Series:
@@ -129,52 +164,34 @@ def _known(history: pd.DataFrame, column: str) -> pd.Series:
     return values.dropna().astype(float)
 
 
-def _noisy(ax: Axes, values: pd.Series, **look: Any) -> pd.Series:
-    """Draws values pale, and their running mean, which is returned."""
-    smooth = values.rolling(SMOOTH, center=True, min_periods=1).mean()
-    if len(values):
+def _line(ax: Axes, values: pd.Series, **look: Any) -> None:
+    """Draws values, if there are any; many of them pale, and their running mean."""
+    if len(values) > MANY:
         ax.plot(values.index, values, color=look["color"], linewidth=0.7, alpha=0.4)
-        ax.plot(smooth.index, smooth, **look | {"marker": ""})
-    return smooth
-
-
-def _cosines(ax: Axes, history: pd.DataFrame) -> None:
-    positive, negative = (
-        _noisy(ax, _known(history, f"cos_{name}"), color=colour, linewidth=2, label=name)
-        for name, colour in (("positive", WEAK), ("negative", BLENDED))
-    )
-    if len(positive):
-        ax.fill_between(positive.index, positive, negative, color=style.GREY, alpha=0.15, lw=0)
-        if ax.get_legend() is None:
-            ax.legend()
-
-
-def _watched(ax: Axes, values: pd.Series, **look: Any) -> None:
+        values = values.rolling(SMOOTH, center=True, min_periods=1).mean()
+        look["marker"] = ""
     if len(values):
-        ax.plot(values.index, values, **{"markersize": 6, **look})
+        ax.plot(values.index, values, **{"linewidth": 2, "markersize": 6} | look)
 
 
-def _limit(ax: Axes, value: float) -> None:
-    ax.axhline(value, color=style.GREY, linestyle=":")
-    ax.annotate("collapsed below", (1, value), (0, 2), xycoords=("axes fraction", "data"),
-                textcoords="offset points", ha="right", fontsize=8, color=style.GREY)  # fmt: skip
-    ax.set_ylim(0, 1.15 * max(np.max(line.get_ydata()) for line in ax.lines))
-
-
+@shows("no encoder to show")
 def spot_scores(table: pd.DataFrame) -> Figure:
     """Spot-the-difference scores with their intervals, a panel a metric, a row an encoder.
 
     Args:
-        table: Columns ``method``, ``metric``, ``value``, ``low`` and ``high``.
+        table: Columns ``method``, ``metric``, ``value``, ``low`` and ``high``; a panel a metric,
+            or whatever a column ``panel`` says, e.g. the part of the triplet.
     """
-    rows = table.assign(panel=table.metric, row=table.method.map(style.method_name))
+    rows = table.assign(row=table.method.map(style.method_name))
+    rows = rows.assign(panel=table.get("panel", table.metric))
     least = min(0.48, table.low.min() - 0.02)
     text = "with 95 % bootstrap interval; line: guessing"
     return panels.intervals(rows, text, mark=0.5, numbers=True, xlim=(least, 1.02))
 
 
+@shows("no encoder to show")
 def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Distances of weak and blended views from their anchors, a column an encoder.
+    """Distances of weak and blended views from their anchors, a panel an encoder, a dot an image.
 
     The unit is the median distance between two images of the set, so that encoders whose
     distances differ in scale can be compared. Below a thousandth the axis ends.
@@ -182,33 +199,23 @@ def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
     Args:
         spots: Results of :func:`spdlib.pretraining.monitors.spot_the_difference`, by method.
     """
-    if not spots:
-        return panels.nothing("no encoder to show")
-    fig, axes = style.figure(2, len(spots), height=5.6, sharex=True, squeeze=False,
-                             height_ratios=[1, 1.5])  # fmt: skip
+    fig, axes = style.figure(1, len(spots), 3.8, squeeze=False, sharex=True, sharey=True)
     scaled = {
         name: [np.maximum(spot[kind] / unit(spot["features"]), LEAST) for kind in KINDS]
         for name, spot in spots.items()
     }
     everything = np.concatenate([views for pair in scaled.values() for views in pair])
     ends = everything.min() / 1.5, everything.max() * 1.5
-    for (top, bottom), (method, (weak, blended)) in zip(axes.T, scaled.items(), strict=True):
-        panels.histogram(top, {"weak view": weak, "blended": blended}, np.geomspace(*ends, 36))
-        top.set(title=style.words(style.method_name(method), 22), xscale="log", yticks=[])
-        top.spines["left"].set_visible(False)
-        bottom.plot(ends, ends, color=style.GREY, linewidth=1)
-        bottom.plot(weak, blended, ".", color=style.BLACK, markersize=4, alpha=0.5)
-        bottom.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal",
-                   xlabel="distance of the weak view")  # fmt: skip
-        farther = np.mean(blended > weak)
-        bottom.set_title(f"blended farther: {farther:.0%} of images", fontsize=9.5)
-        bottom.tick_params(labelleft=bottom is axes[1, 0])
-        for axis in (bottom.xaxis, bottom.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes[0, 0].set_ylabel("images")
-    axes[1, 0].set_ylabel("distance of the blended view")
-    panels.legend(fig, axes[0, 0])
-    fig.supxlabel("1: the median distance between two images", fontsize=9.5)
+    for ax, (method, (weak, blended)) in zip(axes[0], scaled.items(), strict=True):
+        ax.plot(ends, ends, color=style.GREY, linewidth=1)
+        ax.plot(weak, blended, ".", color=style.BLACK, markersize=4, alpha=0.5)
+        name, farther = style.words(style.method_name(method), 22), np.mean(blended > weak)
+        ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal",
+               title=f"{name}\nblended farther: {farther:.0%} of images")  # fmt: skip
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(panels.PLAIN)
+    axes[0, 0].set_ylabel("distance of the blended view")
+    fig.supxlabel("distance of the weak view (1: the median distance of two images)", fontsize=10)
     return fig
 
 
@@ -220,6 +227,7 @@ def unit(features: Tensor) -> float:
     return max(float(between.median()), 1e-7) if len(between) else 1.0
 
 
+@shows("no images to show")
 def neighbours(
     queries: Tensor, names: Sequence[str], found: Mapping[str, tuple[Tensor, Sequence[str]]]
 ) -> Figure:
@@ -234,7 +242,7 @@ def neighbours(
     rows = []
     for query, name in enumerate(names):
         for place, (method, (images, kinds)) in enumerate(found.items()):
-            cells = [Picture(queries[query], title=str(name)) if place == 0 else Picture()]
+            cells = [Picture() if place else Picture(queries[query], title=str(name))]
             for image, kind in zip(images[query], kinds[query], strict=True):
                 colour = style.GREEN if kind == name else style.ORANGE
                 title = str(kind) if kind != name or place == 0 else ""
@@ -243,33 +251,7 @@ def neighbours(
     return panels.grid(rows)
 
 
-def collapse(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """A healthy and a broken training: the loss, and what only the features tell.
-
-    Args:
-        histories: Two or more, by name; the last is drawn as the broken one.
-    """
-    fig, axes = style.figure(1, 3, height=3.0)
-    columns = {"baseline": "loss (-1: the best there is)", "std": "spread (1: the sphere)",
-               "effective_rank": "effective rank"}  # fmt: skip
-    for ax, (column, title) in zip(axes, columns.items(), strict=True):
-        for number, (name, history) in enumerate(histories.items(), 1):
-            broken = number == len(histories)
-            look = (
-                {"color": style.VERMILION} if broken else {"color": style.BLUE, "linestyle": "--"}
-            )
-            known = _known(history, column)
-            marker = "" if len(known) > 12 else "o"
-            _watched(ax, known, marker=marker, linewidth=2, label=style.words(name), **look)
-        ax.set_title(title)
-        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    _limit(axes[1], COLLAPSED_STD)
-    _limit(axes[2], COLLAPSED_RANK)
-    axes[0].legend()
-    fig.supxlabel("step", fontsize=10)
-    return fig
-
-
+@shows()
 def spot_game(
     triplet: tuple[Tensor, ...],
     alpha: Tensor,
@@ -285,24 +267,20 @@ def spot_game(
             :func:`distances`.
         answer: Outline the blended patch.
     """
-    fig, (*pictures, ax) = style.figure(1, 4, height=3.0, width_ratios=[1, 1, 1, 1.25])
-    shown = [
-        Picture(image, title=title) for image, title in zip(triplet, COLUMNS[2:], strict=False)
-    ]
-    shown[2] = shown[2]._replace(mask=_patch(alpha) if answer else None)
-    for place, picture in zip(pictures, shown, strict=True):
-        panels.show(place, picture)
+    fig, (*pictures, ax) = style.figure(1, 4, 3.0, width_ratios=[1, 1, 1, 1.25])
+    masks = (None, None, _patch(alpha) if answer else None)
+    for place, image, mask, title in zip(pictures, triplet, masks, COLUMNS[2:5], strict=True):
+        panels.show(place, Picture(image, mask=mask, title=title))
         place.set_anchor("N")
-    for height, (weak, blended) in enumerate(found.values()):
-        seen = "spotted" if blended > weak else "missed"
-        weak, blended = max(weak, LEAST), max(blended, LEAST)
+    for height, pair in enumerate(found.values()):
+        weak, blended = (max(distance, LEAST) for distance in pair)
         ax.plot([weak, blended], [height, height], color=style.GREY, linewidth=1.5, zorder=1)
         ax.plot(weak, height, "o", color=WEAK, markersize=8, label="positive")
         ax.plot(blended, height, "D", color=BLENDED, markersize=8, label="negative")
-        ax.annotate(seen, (np.sqrt(weak * blended), height), (0, 8), fontsize=9, ha="center",
-                    textcoords="offset points")  # fmt: skip
+        seen, middle = "spotted" if pair[1] > pair[0] else "missed", np.sqrt(weak * blended)
+        panels.note(ax, seen, (middle, height), (0, 8), fontsize=9, ha="center")
     ax.set(xscale="log", xlabel="distance to the anchor\n(1: another image)", xlim=(LEAST, 5))
     panels.name_rows(ax, [style.method_name(name) for name in found])
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.xaxis.set_major_formatter(panels.PLAIN)
     panels.legend(fig, ax, "outside lower right")
     return fig

@@ -1,6 +1,7 @@
 """Figures of SmoothBlend: its steps, grids of views, what each setting does, how visible it is."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spdlib.notebooks.figures import panels, style
+from spdlib.notebooks.figures.style import shows
 from spdlib.smoothblend import Draw, SmoothBlend
 from spdlib.visibility import Changes
 
@@ -24,8 +26,9 @@ SOURCE, TARGET = style.ORANGE, style.SKY
 BLENDS = {"SmoothBlend": "-", "CutPaste": "--"}
 PLACES = {"inside": ("in the pasted box", style.BLUE), "around": ("around it", style.VERMILION)}
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128, 255)
+PROFILES = ((style.GREY, "-"), (style.VERMILION, "--"), (style.BLUE, "-"), (style.GREEN, "-."))
 
-Picture = Tensor | NDArray[np.uint8]  # (C, H, W) in [0, 1], or (H, W, 3)
+Picture: TypeAlias = Tensor | NDArray[np.uint8]  # (C, H, W) in [0, 1], or (H, W, 3)
 
 
 def difference(before: Tensor, after: Tensor, gain: float = GAIN) -> NDArray[np.uint8]:
@@ -40,8 +43,7 @@ def difference(before: Tensor, after: Tensor, gain: float = GAIN) -> NDArray[np.
         RGB (H, W, 3).
     """
     change = after - before
-    most = change.abs().argmax(0, keepdim=True)
-    signed = change.gather(0, most)[0]
+    signed = change.gather(0, change.abs().argmax(0, keepdim=True))[0]
     level = ((gain * signed).clamp(-1, 1) * 127.5 + 127.5).round().byte()
     return (255 * colormaps[DIFFERENCE](np.arange(256))[:, :3]).round().astype(np.uint8)[level]
 
@@ -55,22 +57,18 @@ def around(image: Tensor, box: Sequence[int], side: int) -> Tensor:
     return image[..., y : y + side, x : x + side]
 
 
-def pictures(
-    images: Mapping[str, Picture], draw: Draw | None = None, width: float = style.WIDTH
-) -> Figure:
+@shows("no images to show")
+def pictures(images: Mapping[str, Picture], width: float = style.WIDTH) -> Figure:
     """Pictures in a row, as high as each other.
 
     Args:
         images: Pictures by title.
-        draw: Outlined in the first: dashed what is cut, solid where it is pasted.
         width: Width of the figure, inches.
     """
-    fig = panels.grid([("", list(images.values()))], list(images), width, width)
-    if draw is not None:
-        outline(fig.axes[0], draw)
-    return fig
+    return panels.grid([("", list(images.values()))], list(images), width, width)
 
 
+@shows("no images to show")
 def grid(rows: Mapping[str, Sequence[Picture]], titles: Sequence[str], side: float = 1.4) -> Figure:
     """Pictures in rows and columns.
 
@@ -82,6 +80,7 @@ def grid(rows: Mapping[str, Sequence[Picture]], titles: Sequence[str], side: flo
     return panels.grid(rows.items(), titles, side)
 
 
+@shows()
 def patch(image: Tensor, draw: Draw) -> Figure:
     """An image with the boxes of a draw, and the patch, enlarged.
 
@@ -92,9 +91,19 @@ def patch(image: Tensor, draw: Draw) -> Figure:
     left, top, right, bottom = draw.source_boxes[0].tolist()
     cut = f"the patch: {right - left} × {bottom - top} pixels"
     shown = {"dashed: cut here; solid: pasted": image, cut: image[:, top:bottom, left:right]}
-    return pictures(shown, draw, width=5.8)
+    fig = pictures(shown, 5.8)
+    for boxes, colour, line in (
+        (draw.source_boxes, SOURCE, "--"), (draw.target_boxes, TARGET, "-")
+    ):  # fmt: skip
+        x, y, right, bottom = boxes[0].tolist()
+        look: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.6, "fill": False}
+        edge = [withStroke(linewidth=3.2, foreground="black")]
+        place = Rectangle((x - 0.5, y - 0.5), right - x, bottom - y, path_effects=edge, **look)
+        fig.axes[0].add_patch(place)
+    return fig
 
 
+@shows()
 def layers(foreground: Tensor, draw: Draw, blend: SmoothBlend) -> Figure:
     """The foreground, the box mask, the smoothed mask, and both masks along a row.
 
@@ -103,38 +112,20 @@ def layers(foreground: Tensor, draw: Draw, blend: SmoothBlend) -> Figure:
         draw: For one image.
         blend: Smooths the mask.
     """
-    left, top, right, bottom = draw.target_boxes[0].tolist()
-    row, sigma = (top + bottom) // 2, blend.sigma_for(draw.size)
+    row, sigma = _middle(draw), blend.sigma_for(draw.size)
     box, alpha = (b.alpha(draw)[0, 0] for b in (SmoothBlend(sigma=0), blend))
-    titles = ("foreground u", "box mask", f"smoothed, sigma {sigma:.3g} pixels")
-    shown = dict(zip(titles, (foreground, box, alpha), strict=True))
-    fig, ax = _along_row(shown, draw, row, row)
+    shown = {"foreground u": foreground, "box mask": box}
+    fig, ax = _along_row(shown | {f"smoothed, sigma {sigma:.3g} pixels": alpha}, draw, row)
     columns = np.arange(draw.size[1])
-    ax.step(columns, box[row], where="mid", color=style.GREY)
-    ax.plot(columns, alpha[row], color=style.BLACK, linewidth=2)
-    ax.text(right + 2, 0.96, "box mask", color=style.GREY, va="center")
-    ax.text(right + 0.6 * sigma + 2, 0.3, "alpha", va="center")
-    reach = 5 * sigma + 5
-    ax.set(xlim=(left - reach, right + reach), ylim=(-0.02, 1.05))
+    ax.step(columns, box[row], where="mid", color=style.GREY, label="box mask")
+    ax.plot(columns, alpha[row], color=style.BLACK, linewidth=2, label="alpha")
+    left, _, right, _ = draw.target_boxes[0].tolist()
+    ax.set(xlim=(left - 5 * sigma - 5, right + 5 * sigma + 5), ylim=(-0.02, 1.05))
+    panels.legend(fig, ax, "outside upper right")
     return fig
 
 
-def steps(image: Tensor, blended: Tensor, width: float = style.WIDTH) -> Figure:
-    """Image, blend, and their amplified difference.
-
-    Args:
-        image: (C, H, W).
-        blended: The same, changed.
-        width: Width of the figure, inches.
-    """
-    shown = {"image": image, "blended": blended}
-    fig = pictures(shown | {f"difference × {GAIN}": difference(image, blended)}, width=width)
-    scale = ScalarMappable(Normalize(-255 / GAIN, 255 / GAIN), DIFFERENCE)
-    panels.colour_bar(fig, fig.axes, scale, "levels of 255", location="right", fraction=0.03,
-                      aspect=18, shrink=1, extend="both")  # fmt: skip
-    return fig
-
-
+@shows()
 def profiles(images: Mapping[str, Tensor], draw: Draw, side: int) -> Figure:
     """An image and what a draw makes of it, close up, and their levels along a row.
 
@@ -143,40 +134,57 @@ def profiles(images: Mapping[str, Tensor], draw: Draw, side: int) -> Figure:
         draw: For one image.
         side: Side of what is shown around the paste, pixels.
     """
-    box = draw.target_boxes[0].tolist()
-    row = (box[1] + box[3]) // 2
-    rows, columns = (
-        around(numbers, box, side)
-        for numbers in torch.meshgrid(*map(torch.arange, draw.size), indexing="ij")
-    )
+    box, row = draw.target_boxes[0].tolist(), _middle(draw)
+    places = torch.meshgrid(*map(torch.arange, draw.size), indexing="ij")
+    rows, columns = (around(numbers, box, side) for numbers in places)
     inside = row - int(rows[0, 0])
     close = {name: around(image, box, side) for name, image in images.items()}
-    fig, ax = _along_row(close, draw, row, inside)
-    looks = ((style.GREY, "-", 1.3), (style.VERMILION, "--", 1.6), (style.BLUE, "-", 2),
-             (style.GREEN, "-.", 1.6))  # fmt: skip
-    for (name, image), (colour, line, width) in zip(close.items(), looks, strict=False):
+    fig, ax = _along_row(close, draw, inside)
+    for (name, image), (colour, line) in zip(close.items(), PROFILES, strict=False):
         levels = 255 * image[:, inside].mean(0)
-        ax.plot(columns[0], levels, color=colour, linestyle=line, linewidth=width, label=name)
+        ax.plot(columns[0], levels, color=colour, linestyle=line, linewidth=1.8, label=name)
     ax.set(ylabel="level of 255", xlim=(int(columns[0, 0]), int(columns[0, -1])))
-    ax.legend(loc="lower center", bbox_to_anchor=(0.45, 0.98), ncols=2, handlelength=1.6)
+    panels.legend(fig, ax, "outside upper right")
     return fig
 
 
-def _along_row(
-    shown: Mapping[str, Tensor], draw: Draw, row: int, dotted: int
-) -> tuple[Figure, Axes]:
+def _middle(draw: Draw) -> int:
+    """The row through the middle of what a draw pastes."""
+    _, top, _, bottom = draw.target_boxes[0].tolist()
+    return (top + bottom) // 2
+
+
+def _along_row(shown: Mapping[str, Tensor], draw: Draw, dotted: int) -> tuple[Figure, Axes]:
     """Pictures with a row dotted, and axes beside them for what is along the row."""
     count, (left, _, right, _) = len(shown), draw.target_boxes[0].tolist()
-    fig, axes = style.figure(1, count + 1, height=2.6, width_ratios=[1] * count + [0.55 * count])
-    for ax, (title, image) in zip(axes, shown.items(), strict=False):
+    fig, (*axes, along) = style.figure(1, count + 1, 2.6, width_ratios=[1] * count + [0.55 * count])
+    for ax, (title, image) in zip(axes, shown.items(), strict=True):
         panels.show(ax, panels.Picture(image, title=title))
         ax.axhline(dotted, color=style.ORANGE, linewidth=1, linestyle=":")
         ax.set_anchor("N")
-    axes[-1].axvspan(left - 0.5, right - 0.5, color=style.SKY, alpha=0.25, linewidth=0)
-    axes[-1].set_xlabel(f"column along row {row} (dotted), pixels")
-    return fig, axes[-1]
+    along.axvspan(left - 0.5, right - 0.5, color=style.SKY, alpha=0.25, linewidth=0)
+    along.set_xlabel(f"column along row {_middle(draw)} (dotted), pixels")
+    return fig, along
 
 
+@shows()
+def steps(image: Tensor, blended: Tensor, width: float = style.WIDTH) -> Figure:
+    """Image, blend, and their amplified difference.
+
+    Args:
+        image: (C, H, W).
+        blended: The same, changed.
+        width: Width of the figure, inches.
+    """
+    change = difference(image, blended)
+    fig = pictures({"image": image, "blended": blended, f"difference × {GAIN}": change}, width)
+    scale = ScalarMappable(Normalize(-255 / GAIN, 255 / GAIN), DIFFERENCE)
+    panels.colour_bar(fig, fig.axes, scale, "levels of 255", location="right", fraction=0.03,
+                      aspect=18, shrink=1, extend="both")  # fmt: skip
+    return fig
+
+
+@shows("no images to show")
 def strip(
     images: Mapping[str, Tensor], blends: Mapping[str, SmoothBlend], seed: int, side: int
 ) -> Figure:
@@ -190,21 +198,20 @@ def strip(
         side: Side of what is shown around the paste, pixels.
     """
     batch = torch.stack(list(images.values()))
-    count, size = len(batch), tuple(batch.shape[-2:])
+    count, size = len(batch), (batch.shape[-2], batch.shape[-1])
     places = SmoothBlend().draw(count, size, torch.Generator().manual_seed(seed))
     changed = [batch]
     for blend in blends.values():
         draw = blend.draw(count, size, torch.Generator().manual_seed(seed)).centred_on(places)
         changed.append(blend.blend(batch, draw))
-    rows = []
-    for number, name in enumerate(images):
-        box = places.target_boxes[number].tolist()
-        close = [around(blended[number], box, side) for blended in changed]
-        rows.append((name, close))
-        rows.append((f"change × {GAIN}", [difference(close[0], blended) for blended in close]))
+    rows: list[tuple[str, Sequence[Picture]]] = []
+    for name, box, *views in zip(images, places.target_boxes.tolist(), *changed, strict=True):
+        close = [around(view, box, side) for view in views]
+        rows += [(name, close), (f"change × {GAIN}", [difference(close[0], c) for c in close])]
     return panels.grid(rows, ["image", *blends], side=1.05)
 
 
+@shows()
 def visibility(changes: Mapping[str, Changes], threshold: int) -> Figure:
     """How many pixels change by how much, and how many draws stay below a threshold.
 
@@ -212,7 +219,7 @@ def visibility(changes: Mapping[str, Changes], threshold: int) -> Figure:
         changes: Changes by ``"SmoothBlend"`` and ``"CutPaste"``.
         threshold: Levels of 255 from which a change counts as visible.
     """
-    fig, (pixels, draws) = style.figure(1, 2, height=3.2)
+    fig, (pixels, draws) = style.figure(1, 2, 3.2)
     levels = np.arange(1, 256)
     for name, found in changes.items():
         for number, (place, (where, colour)) in enumerate(PLACES.items()):
@@ -223,9 +230,7 @@ def visibility(changes: Mapping[str, Changes], threshold: int) -> Figure:
                 pixels.plot(levels, at_least, linewidth=2, **look)
                 draws.plot(levels, below, linewidth=2, **look)
     for ax in (pixels, draws):
-        ax.axvline(threshold, color=style.GREY, linestyle=":")
-        ax.text(threshold, 0.99, " visible", transform=ax.get_xaxis_transform(), va="top",
-                color=style.GREY)  # fmt: skip
+        ax.axvline(threshold, color=style.GREY, linestyle=":", label="visible from here on")
         ax.set(xscale="log", xlim=(1, 255), xlabel="levels of 255")
         ax.set_xticks(LEVELS, LEVELS)
         ax.minorticks_off()
@@ -237,9 +242,10 @@ def visibility(changes: Mapping[str, Changes], threshold: int) -> Figure:
     return fig
 
 
+@shows()
 def examples(
     images: Tensor, blend: SmoothBlend, draws: Draw, chosen: Sequence[int], titles: Sequence[str],
-    side: int,
+    side: int
 ) -> Figure:  # fmt: skip
     """Some of many draws, close up: image, blend, change.
 
@@ -251,27 +257,11 @@ def examples(
         titles: Titles of the columns.
         side: Side of what is shown around the paste, pixels.
     """
-    rows = {"image": [], "blended": [], f"change × {GAIN}": []}
+    columns = []
     for number in chosen:
         draw, image = draws[[number]], images[number % len(images)]
         box = draw.target_boxes[0].tolist()
         before, after = (around(x, box, side) for x in (image, blend.blend(image, draw)))
-        for row, shown in zip(
-            rows.values(), (before, after, difference(before, after)), strict=True
-        ):
-            row.append(shown)
-    return grid(rows, titles, side=1.05)
-
-
-def outline(ax: Axes, draw: Draw) -> None:
-    """Outlines what is cut, dashed, and where it is pasted, solid."""
-    edge = [withStroke(linewidth=3.2, foreground="black")]
-    for boxes, colour, line in (
-        (draw.source_boxes, SOURCE, "--"),
-        (draw.target_boxes, TARGET, "-"),
-    ):
-        left, top, right, bottom = boxes[0].tolist()
-        ax.add_patch(
-            Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False,
-                      color=colour, linestyle=line, linewidth=1.6, path_effects=edge)
-        )  # fmt: skip
+        columns.append((before, after, difference(before, after)))
+    names = ("image", "blended", f"change × {GAIN}")
+    return panels.grid(zip(names, zip(*columns, strict=True), strict=True), titles, side=1.05)

@@ -1,14 +1,15 @@
-"""What all figures share: fonts, widths, one colour a method, and how names are written on them."""
+"""What all figures share: fonts, widths, one colour a method, how names are written, alt texts."""
 
+import functools
 import io
 import textwrap
 import zlib
-from typing import Any
+from collections.abc import Callable, Sized
+from typing import Any, ParamSpec
 
 import seaborn as sns
 from IPython import get_ipython
-from IPython.core.pylabtools import select_figure_formats
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spdlib.methods import SPD_SUFFIX, method_name
@@ -25,25 +26,28 @@ NORMAL, ANOMALY = BLUE, VERMILION
 
 # The pretraining method decides the colour; SPD decides the line and the marker.
 METHOD_COLOURS = {
-    "random": "#BBBBBB",
-    "imagenet": GREY,
-    "supervised": PURPLE,
-    "simsiam": BLUE,
-    "moco": ORANGE,
+    "random": "#BBBBBB", "imagenet": GREY, "supervised": PURPLE, "simsiam": BLUE, "moco": ORANGE,
     "simclr": GREEN,
-}
+}  # fmt: skip
 VARIANTS = "sD^vPX"  # markers of methods with another eta, of controls and the like
 HEAT = "inferno"  # anomaly maps and attention: perceptually even, safe for all colour vision
+
+P = ParamSpec("P")
 
 
 def use() -> None:
     """Sets the figures' style; called once at the top of each notebook."""
     plain = {"legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False}
-    sns.set_theme(context="notebook", style="ticks", font_scale=0.83, rc=plain)
-    # A notebook shows a Figure that is a cell's last value as a picture, not as its name, only
-    # once told so; pyplot, which would tell it, stays out of this.
+    # Titles stay where they are: to look for what they might touch costs as much as to draw.
+    sns.set_theme("notebook", "ticks", font_scale=0.83, rc=plain | {"axes.titley": 1.0})
+    # A notebook shows a Figure that is a cell's last value as a picture with an alt text, and in
+    # words where there are no pictures, only once told so; pyplot, which does, stays out of this.
     if (shell := get_ipython()) is not None:
-        select_figure_formats(shell, {"png"})
+        forms = shell.display_formatter.formatters
+        forms["image/png"].for_type(
+            Figure, lambda fig: (png(fig, bbox_inches="tight"), {"alt": in_words(fig)})
+        )
+        forms["text/plain"].for_type(Figure, lambda fig, printer, _: printer.text(in_words(fig)))
 
 
 def figure(
@@ -65,22 +69,69 @@ def figure(
     return fig, fig.subplots(rows, columns, **subplots)
 
 
-def method_marker(method: str) -> dict[str, object]:
-    """Keyword arguments of a method's dot: open for a baseline, filled with SPD."""
+def shows(nothing: str = "") -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
+    """Gives a function's figures its docstring's first sentence as their alt text.
+
+    Args:
+        nothing: Drawn in words, if given, where the function's first argument is empty.
+    """
+
+    def decorate(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+        caption = " ".join((draw.__doc__ or "").split("\n\n")[0].split())
+
+        @functools.wraps(draw)
+        def drawn(*args: P.args, **more: P.kwargs) -> Figure:
+            empty = nothing and isinstance(args[0], Sized) and not len(args[0])
+            fig = in_place_of_a_figure(nothing) if empty else draw(*args, **more)
+            fig.set_label(caption)
+            return fig
+
+        return drawn
+
+    return decorate
+
+
+def in_place_of_a_figure(text: str, height: float = 1.2) -> Figure:
+    """A small figure that says why there is nothing to draw."""
+    fig, ax = figure(height=height)
+    say(ax, text)
+    return fig
+
+
+def say(ax: Axes, text: str) -> None:
+    """Writes into axes why nothing is drawn there."""
+    bare(ax).text(0.5, 0.5, words(text, 90, 3), transform=ax.transAxes, ha="center", va="center",
+                  color=GREY)  # fmt: skip
+
+
+def bare(ax: Axes) -> Axes:
+    """The axes without ticks and frame."""
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def in_words(fig: Figure) -> str:
+    """A figure's alt text: what it is, then what its titles and legends say."""
+    boxes = [*fig.legends, *filter(None, (ax.get_legend() for ax in fig.axes))]
+    said = [fig.get_suptitle(), *(ax.get_title() for ax in fig.axes)]
+    said += [text.get_text() for box in boxes for text in box.get_texts()]
+    written = "; ".join(" ".join(text.split()) for text in dict.fromkeys(said) if text)
+    return f"{fig.get_label()} On it: {written}." if written else str(fig.get_label())
+
+
+def method_style(method: str) -> dict[str, Any]:
+    """Keyword arguments of a method's line: dashed and open for a baseline, solid with SPD."""
     base = max((m for m in METHOD_COLOURS if f"{method}_".startswith(f"{m}_")), default="", key=len)
-    colour = METHOD_COLOURS.get(base, BLACK)
+    colour, spd = METHOD_COLOURS.get(base, BLACK), SPD_SUFFIX in method
     variant = method.removeprefix(base).removeprefix(SPD_SUFFIX) if base else ""
     return {
         "color": colour,
         "marker": VARIANTS[zlib.crc32(variant.encode()) % len(VARIANTS)] if variant else "o",
-        "markerfacecolor": colour if SPD_SUFFIX in method else "white",
+        "markerfacecolor": colour if spd else "white",
+        "linestyle": "-" if spd else "--",
+        "label": words(method_name(method)),
     }
-
-
-def method_style(method: str) -> dict[str, object]:
-    """Keyword arguments of a method's line: dashed and open for a baseline, solid with SPD."""
-    line = "-" if SPD_SUFFIX in method else "--"
-    return {**method_marker(method), "linestyle": line, "label": words(method_name(method))}
 
 
 def readable(text: object) -> str:
@@ -99,20 +150,39 @@ def words(text: object, width: int = 40, lines: int = 1) -> str:
     >>> words("costs $5"), words("a rather long name of a defect", 16)
     ('costs \\$5', 'a rather long…')
     """
-    shown = []
+    shown, width = [], max(width, 2)
     for line in str(text).split("\n"):
         spaced = readable(line).replace("_", "_ ")  # names are broken at underscores, too
-        pieces = [piece.replace("_ ", "_") for piece in textwrap.wrap(spaced, max(width, 2))]
-        pieces = pieces or [""]
+        pieces = [piece.replace("_ ", "_") for piece in textwrap.wrap(spaced, width)] or [""]
         if len(pieces) > lines:
-            pieces[lines - 1] = pieces[lines - 1][: max(width, 2) - 1] + "…"
+            pieces[lines - 1] = pieces[lines - 1][: width - 1] + "…"
         shown += pieces[:lines]
     joined = "\n".join(shown).replace("$", r"\$")
     return f"\u200b{joined}" if joined.startswith("_") else joined  # else a legend leaves it out
 
 
-def png(drawn: Figure) -> bytes:
-    """A figure as the bytes of a PNG."""
+def percent(share: float) -> str:
+    """A share as text: ``"12.34 %"``."""
+    return f"{100 * share:.2f} %"
+
+
+def png(fig: Figure, places: dict[Any, list[Any]] | None = None, **how: Any) -> bytes:
+    """A figure as the bytes of a PNG.
+
+    Args:
+        fig: The figure.
+        places: Remembers where axes went, for the next figure with the same panels: to lay them
+            out takes longer than to draw them.
+        **how: Passed to ``Figure.savefig``, e.g. ``bbox_inches="tight"``.
+    """
+    look = [(ax.get_title().count("\n"), ax.get_ylabel(), ax.get_xlabel()) for ax in fig.axes]
+    key = (*fig.get_size_inches(), *look)
+    if places and key in places:
+        fig.set_layout_engine("none")
+        for ax, place in zip(fig.axes, places[key], strict=True):
+            ax.set_position(place)
     buffer = io.BytesIO()
-    FigureCanvasAgg(drawn).print_png(buffer)
+    fig.savefig(buffer, pil_kwargs={"compress_level": 6 if places is None else 1}, **how)
+    if places is not None:
+        places[key] = [ax.get_position(original=True) for ax in fig.axes]
     return buffer.getvalue()
