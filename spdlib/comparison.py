@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from spdlib import intervals, paths
+from spdlib.methods import baseline_of
 
 CELL = ["dataset", "category", "protocol", "task", "downstream_model", "encoder", "setting"]
 REPEAT = ["seed", "draw"]
@@ -82,7 +83,7 @@ def gains(prepared: pd.DataFrame) -> pd.DataFrame:
     """
     keys = [*CELL, *REPEAT, "metric"]
     measured = set(prepared.method)
-    ours = prepared[prepared.method.astype(str).str.endswith("_spd")]
+    ours = prepared[[baseline_of(method) is not None for method in prepared.method.astype(str)]]
     ours = ours.assign(baseline=[_baseline(method, measured) for method in ours.method])
     ours = ours.astype({"baseline": prepared.method.dtype})  # also where there are none
     theirs = prepared.rename(columns={"method": "baseline"})
@@ -199,7 +200,7 @@ def tables(prepared: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _baseline(method: str, measured: Collection[str]) -> str | None:
-    names = BASELINES.get(method, (method.removesuffix("_spd"),))
+    names = BASELINES.get(method, (baseline_of(method),))
     return next((name for name in names if name in measured), None)
 
 

@@ -28,7 +28,7 @@ SQUASHED = "images, made square first"
 
 LAPTOP = {
     "encoder": "efficientnet_lite0", "weights": "imagenet", "size": 96, "eta": 1.0,
-    "epochs": 2, "batch_size": 32,
+    "epochs": 2, "batch_size": 16,
 }  # fmt: skip
 
 
