@@ -83,7 +83,7 @@ def gains(prepared: pd.DataFrame) -> pd.DataFrame:
     """
     keys = [*CELL, *REPEAT, "metric"]
     measured = set(prepared.method)
-    ours = prepared[[baseline_of(method) is not None for method in prepared.method.astype(str)]]
+    ours = prepared[prepared.method.astype(str).map(baseline_of).notna()]
     ours = ours.assign(baseline=[_baseline(method, measured) for method in ours.method])
     ours = ours.astype({"baseline": prepared.method.dtype})  # also where there are none
     theirs = prepared.rename(columns={"method": "baseline"})
