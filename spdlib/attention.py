@@ -44,7 +44,7 @@ class Nearest:
 
     Attributes:
         distance: Cosine distance (B,), in [0, 2].
-        index: Which normal image it is (B,): its row in the table the bank was built from.
+        index: Number of that normal image (B,): its row in the table the bank was built from.
         feature: Its feature (B, D), of length 1.
     """
 
@@ -158,7 +158,7 @@ def attention_maps(
         encoder: The encoder that the bank was built with.
         images: RGB in [0, 1], (B, 3, H, W).
         bank: Features of normal images, the images themselves not among them.
-        stage: Which stage's feature map the maps are made of, 1 to 4.
+        stage: Number of the stage whose feature map the maps are made of, 1 to 4.
         method: ``gradcam``, ``hirescam``, ``layercam``, or ``eigencam``, which looks at the
             feature map alone and knows nothing of the distance.
         rectify: Cut off negative energy.

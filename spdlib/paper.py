@@ -151,7 +151,7 @@ def sign_counts(
     """Numbers of positive, negative and nil gains, and their mean.
 
     Args:
-        gains: As :func:`gains` returns them.
+        gains: Table of :func:`gains`.
         by: Columns to count within.
 
     Returns:

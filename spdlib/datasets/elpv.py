@@ -89,8 +89,8 @@ def elpv_painted(
     real defective cells are not in it. The images are made once, below ``data/painted``.
 
     Args:
-        categories: As for :func:`elpv`.
-        test_fraction: As for :func:`elpv`.
+        categories: Names of categories, as for :func:`elpv`.
+        test_fraction: Share of the test split, as for :func:`elpv`.
         seed: Seed for the split, for the halves and for the defects.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How to pretrain: one checked set of settings for notebook and command line, and two presets.
+"""Settings of pretraining, one checked set for notebook and command line, and two presets.
 
 ``paper`` holds each baseline's published defaults and Zou et al.'s eta; ``laptop`` departs from
 them where two cores and five minutes ask for it. :func:`table` shows both, side by side.
@@ -193,10 +193,10 @@ def named(name: str, preset: str = "laptop", **changes: Any) -> Settings:
     """Settings of a training by its name, such as ``moco``, ``moco_spd`` or ``moco_spd_image``.
 
     Args:
-        name: As :attr:`Settings.name` gives it: a baseline, alone or with a key of
+        name: Name, as :attr:`Settings.name` gives it: a baseline, alone or with a key of
             :data:`spdlib.methods.TERMS` and departures from the preset.
-        preset: As for :func:`settings`.
-        **changes: Likewise.
+        preset: Name of the preset, as for :func:`settings`.
+        **changes: Settings by name, as for :func:`settings`.
 
     Raises:
         ValueError: The name does not say what departs; or as for :func:`settings`.
@@ -224,7 +224,7 @@ def _departures(text: str) -> dict[str, Any]:
 
 
 def preset_values(method: str, preset: str) -> dict[str, Any]:
-    """What a preset sets for a method."""
+    """Settings of a method that a preset gives, by name."""
     if method not in METHODS:
         raise ValueError(f"method: {method!r} is not one of {', '.join(METHODS)}")
     if preset not in ("laptop", "paper"):
@@ -257,7 +257,7 @@ def _source(method: str, preset: str) -> int:
 
 
 def open_questions() -> pd.DataFrame:
-    """What our sources leave open: setting, default, meaning, and who says what."""
+    """Settings that our sources leave open: default, meaning, and who says what."""
     fields = {name: Settings.model_fields[name] for name in OPEN_QUESTIONS}
     return pd.DataFrame(
         {

@@ -31,9 +31,9 @@ class TwoClassTraining(Training):
     """A training of a classifier or a U-Net.
 
     Args:
-        model: What is trained.
+        model: Model that is trained.
         images: The training images.
-        settings: How it is trained.
+        settings: Settings of the training.
         folder: Folder of checkpoints, or None.
     """
 
@@ -68,7 +68,7 @@ class TwoClassTraining(Training):
         return {"loss": self.model.loss(batch, self.settings, self.share)}
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """At a fixed learning rate."""
+        """Adam or SGD at a fixed learning rate."""
         s = self.settings
         given: dict[str, Any] = {"lr": s.learning_rate, "weight_decay": s.weight_decay}
         if s.optimizer == "adam":
@@ -99,9 +99,9 @@ def train(
         images: The training images, of both classes.
         settings: Settings for the model's task.
         bar: A progress bar that counts images, or what one of its own should say.
-        folder: Where a checkpoint is kept, every ``EVERY`` iterations; a training that was
+        folder: Folder of a checkpoint, kept every ``EVERY`` iterations; a training that was
             interrupted goes on from it, and ends as if it had not been.
-        **options: How and where it runs, as :func:`spdlib.training.fit` takes them: ``workers``,
+        **options: Options of the run, as :func:`spdlib.training.fit` takes them: ``workers``,
             ``devices``, ``accelerator``, ``precision`` ...
 
     Returns:
