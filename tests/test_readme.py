@@ -68,7 +68,8 @@ COMMANDS = {
     "python -m spdlib.notebooks run 07 --dataset visa": "tests/test_notebook_runs.py::"
     "test_every_notebook_gets_what_it_declares_of_a_data_set",
     "python benchmarks/attention.py": "python ROOT/benchmarks/attention.py --rounds 1 --batch 2",
-    "python benchmarks/busy.py": "python ROOT/benchmarks/busy.py --settings '' --rounds 1",
+    "python benchmarks/busy.py": "python ROOT/benchmarks/busy.py --settings '' "
+    "--rounds 1 --at-once 1",
     **PEERS,
     "python benchmarks/scale.py": SCALE,
     "python benchmarks/scale.py --encoders resnet50": SCALE,
@@ -172,7 +173,7 @@ def test_it_runs(text, place):
     environment = os.environ | {"SPDLIB_RUNS": str(place / "runs"), "PYTHONPATH": str(ROOT)}
     environment["PATH"] = f"{BIN}{os.pathsep}{environment['PATH']}"
     ended = subprocess.run(
-        text, shell=True, cwd=place, env=environment, capture_output=True, text=True, timeout=300
+        text, shell=True, cwd=place, env=environment, capture_output=True, text=True, timeout=600
     )
     if "benchmarks" in text and "No module named" in ended.stderr:
         pytest.skip(ended.stderr.splitlines()[-1])
