@@ -45,7 +45,7 @@ class Nearest:
     Attributes:
         distance: Cosine distance (B,), in [0, 2].
         index: Number of that normal image (B,): its row in the table the bank was built from.
-        feature: Its feature (B, D), of length 1.
+        feature: Feature of that image (B, D), of length 1.
     """
 
     distance: Tensor
@@ -343,7 +343,7 @@ def summarise(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     """Means over images of every numeric column, each with its 95 % bootstrap interval.
 
     Args:
-        table: One row an image, e.g. of :func:`localisation` or :func:`perturbation`.
+        table: Table of one row an image, e.g. of :func:`localisation` or :func:`perturbation`.
         by: Column or columns to group by, e.g. ``"encoder"``.
 
     Returns:

@@ -176,7 +176,7 @@ class Evaluation:
         scores: Image scores (N,) by method.
         maps: Anomaly maps (N, H, W) by method, on the CPU, 4 bytes a pixel; none by a detector
             without maps.
-        detector: Its name in results.
+        detector: Name of the detector in results.
         crop: Whether the border was cut off.
         held_out: Image scores of normal training images, each by a model that had not learned
             it, by category and method.
@@ -397,7 +397,7 @@ def measure(
 
     Args:
         found: Maps and scores to measure.
-        dataset: Its name or folder.
+        dataset: Name or folder of the data set.
         architecture: The encoders'.
         repeats: Resamplings of the bootstrap over images.
         seed: Seed of the bootstrap and, in the rows, of the run.
@@ -422,7 +422,7 @@ def by_defects(found: Iterable[Evaluation]) -> pd.DataFrame:
     """Metrics by the kind of defects looked for, in percent; see :data:`KINDS`.
 
     Args:
-        found: One evaluation a detector.
+        found: Evaluations, one a detector.
 
     Returns:
         A row a ``task``, ``category``, ``detector``, ``method`` and metric; a column a kind.
@@ -482,7 +482,7 @@ def differences(
         found: Maps and scores to compare.
         repeats: Number of draws of the images with replacement.
         seed: Seed of the draws.
-        defects: One of :data:`KINDS`; by default what each task is measured on.
+        defects: Kind of defects, one of :data:`KINDS`; by default what each task is measured on.
         tasks: Some of :data:`TASKS`.
 
     Returns:
@@ -599,7 +599,7 @@ def write_maps(found: Evaluation, folder: str | Path, ending: str = ".tiff") -> 
 
     Args:
         found: Maps and masks; those of segmentation are written.
-        folder: Made where it is not there.
+        folder: Folder to write to; made where it is not there.
         ending: ``.tiff`` or ``.npy``, both float32.
 
     Returns:

@@ -69,7 +69,7 @@ class Parameter:
     """A parameter as its notebook declares it.
 
     Attributes:
-        name: Its name.
+        name: Name of the parameter.
         kind: Type of its value where it is not None; Any where it is not known.
         is_optional: Whether it may be None.
         default: The notebook's own value; None also where that is no literal.

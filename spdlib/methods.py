@@ -40,7 +40,7 @@ class SimSiam(Baseline):
 
     Args:
         encoder: Encoder that is trained.
-        stop_gradient: False takes away what keeps SimSiam from collapsing (their Fig. 2).
+        stop_gradient: Whether the gradient is stopped; if not, SimSiam collapses (their Fig. 2).
     """
 
     def __init__(self, encoder: Encoder, stop_gradient: bool = True):
@@ -173,10 +173,10 @@ class Method:
     """All that tells one pretraining method from another.
 
     Attributes:
-        title: Its name in text and figures.
-        baseline: Its heads and its loss.
+        title: Name in text and figures.
+        baseline: Class of its heads and its loss.
         recipe: Ranges of its strong views.
-        published: Its settings as published.
+        published: Settings as published.
         laptop: Settings in which a run of minutes departs from them.
         needs: Settings that the baseline takes by name; ``classes``, the number of labels.
         whole_batch: Whether images of a batch are compared with each other, so that it cannot be

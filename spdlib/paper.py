@@ -34,7 +34,7 @@ def tidy(number: int | None = None, means: bool = False) -> pd.DataFrame:
 
     Args:
         number: 7 to 14; by default all tables.
-        means: Also the printed column means, as rows whose ``subset`` is ``"Mean"``.
+        means: Whether to add the printed column means, as rows whose ``subset`` is ``"Mean"``.
 
     Returns:
         Columns ``table``, ``protocol``, ``task``, ``downstream_model``, ``group``, ``subset``,

@@ -146,8 +146,8 @@ def plan(notebook: str | Path, grid: Grid, folder: str | Path | None = None) -> 
     """The runs of a grid, checked against the notebook; nothing is started or written.
 
     Args:
-        notebook: Its path.
-        grid: See :func:`expand`; text is read by the types that the notebook declares.
+        notebook: Path of the notebook.
+        grid: Values as :func:`expand` takes; text is read by the types that the notebook declares.
         folder: Folder of the sweep; by default ``sweeps/NOTEBOOK`` in the data set's ``runs``.
 
     Raises:
@@ -192,7 +192,7 @@ def sweep(
     """Runs what a grid lacks, and gathers the results.
 
     Args:
-        notebook: Its path.
+        notebook: Path of the notebook.
         grid: Lists of values by parameter, see :func:`expand`.
         on: Workers: a number of processes on this machine (1 is in order), the address of a Dask
             scheduler or its ``Client``, or any executor of ``concurrent.futures``. Workers
@@ -201,7 +201,7 @@ def sweep(
         threads: Threads of each run; by default the machine's cores divided by the runs at once.
         memory: Memory of a run, bytes or ``"6GB"``: no more run at once than there is room
             for.
-        again: Run everything, also what is done.
+        again: Whether to run everything, also what is done.
 
     Returns:
         One row a run, as :func:`runs` gives them. A failed run stops no other; its row has the
@@ -273,7 +273,7 @@ def run_one(run: Run, threads: int, data: str, directory: str) -> Values:
 
     Args:
         run: Run to make; its folder exists.
-        threads: It may use.
+        threads: Number of threads that it may use.
         data: Folder of data sets on the machine that starts the sweep.
         directory: Working directory there, for relative paths among the parameters.
 

@@ -140,9 +140,9 @@ def fit(
 
     Args:
         training: Training to do; its module stays on the device.
-        bar: A progress bar that counts images, or what one of its own should say.
+        bar: Progress bar that counts images, or the text of one of its own.
         every: Steps between two checkpoints; there is always one at the end.
-        resume: False starts over where there is a checkpoint.
+        resume: Whether to go on where there is a checkpoint, or to start over.
         workers: Processes that read images, for each device.
         callbacks: Listeners.
         devices: Processes a machine, one a device.
@@ -265,7 +265,7 @@ class _Loop:
         self.scaler = torch.amp.GradScaler(device.type, enabled=mixed is torch.float16)
 
     def take(self, batches: Iterator[dict[str, Any]]) -> dict[str, float]:
-        """One step; its row of the log."""
+        """Takes one step, and returns its row of the log."""
         for group in self.optimizer.param_groups:
             share = self.training.rate() if group.get("scheduled") else 1.0
             group["lr"] = group["initial_lr"] * share

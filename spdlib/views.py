@@ -188,7 +188,7 @@ def spd_triplet(
         weak: Makes W and W'.
         blend: SmoothBlend, or CutPaste for the paper's ablation.
         generator: Source of the randomness.
-        independent: False makes the negative from the positive, W' = W. The paper does not say.
+        independent: Whether W' is drawn anew; if not, W' = W. The paper does not say.
         share: Part of a batch that the images are.
         alpha: Whether to return where the negatives were blended, too.
         aligned: Whether W' crops and flips as W does, so that the two can be compared cell by

@@ -113,7 +113,7 @@ def official_splits(images: Iterable[str | Path], protocol: str) -> list[str | N
     """Split of each image, as published.
 
     Args:
-        images: Their paths.
+        images: Paths of the images.
         protocol: Split, as for :func:`visa`.
 
     Returns:

@@ -59,7 +59,7 @@ def measure(
         limit: Largest false positive rate, as for :func:`spdlib.metrics.aupro`.
         repeats: Resamplings of images for the intervals; 0 for none.
         seed: Seed of the resampling.
-        thresholds: Also count at so many thresholds, as VisA's own script does at 200.
+        thresholds: Number of thresholds to count at, too; VisA's own script has 200.
 
     Returns:
         Columns ``category``, ``task``, ``metric``, ``value``, ``low``, ``high`` and, of the best

@@ -16,7 +16,7 @@ class Metric(NamedTuple):
 
     Attributes:
         title: Name, as tables and results write it.
-        of: Its value, or its values (R,) where counts are of R weightings.
+        of: Function from counts to its value, or values (R,) where counts are of R weightings.
         regions: Whether it needs the regions of masks, which samples lack.
     """
 

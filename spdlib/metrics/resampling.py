@@ -26,7 +26,7 @@ def bootstrap(
     """Percentile intervals of the metrics over resampled images (Efron, 1979).
 
     Args:
-        labels: One an image, or a mask an image: (N,) or (N, H, W).
+        labels: Labels, one an image, or masks: (N,) or (N, H, W), 0 and 1.
         scores: Scores or maps of the same shape. Images are resampled, never pixels, whose
             neighbours say nearly the same.
         repeats: Number of draws of the images with replacement.
@@ -56,7 +56,7 @@ def bootstrap_difference(
     """Gain of one detector over another, on the same resampled images.
 
     Args:
-        labels: One an image, or a mask an image: (N,) or (N, H, W).
+        labels: Labels, one an image, or masks: (N,) or (N, H, W), 0 and 1.
         scores: Scores or maps of the detector, of the same shape.
         baseline: Scores or maps of the detector that it is compared with.
         repeats: Number of draws of the images with replacement, the same for both.
@@ -87,7 +87,7 @@ def weighted(
     """The metrics of weighted images, for many weightings at once.
 
     Args:
-        labels: One an image, or a mask an image: (N,) or (N, H, W).
+        labels: Labels, one an image, or masks: (N,) or (N, H, W), 0 and 1.
         scores: Scores or maps of the same shape.
         weights: Weight of each image, and with it of each of its regions, (R, N), 0 or more;
             fractions are fine.

@@ -127,7 +127,7 @@ def one_class(
         images: Images of the splits' table.
         splits: Split tables of :func:`draw`. Draws share their test images, so the first will do.
         seed: Seed of the detector.
-        detector: One with maps, where masks are to be found.
+        detector: Record of the detector; one with maps, where masks are to be found.
     """
     model = detector.build(encoder, None, seed)
     model.fit(batch["image"] for batch in DataLoader(normal, 32))

@@ -1,4 +1,4 @@
-"""Two-class training: what labels buy once some defects have been collected (Zou et al., 2022).
+"""Two-class training: the gain by labels once some defects are collected (Zou et al., 2022).
 
 A classifier of images and a U-Net for pixels (:mod:`spdlib.twoclass.models`), trained by the
 loop of :mod:`spdlib.training`: all weights, or those that did not come from the encoder.
@@ -98,7 +98,7 @@ def train(
         model: A :class:`Classifier` or :class:`Segmenter`.
         images: The training images, of both classes.
         settings: Settings for the model's task.
-        bar: A progress bar that counts images, or what one of its own should say.
+        bar: Progress bar that counts images, or the text of one of its own.
         folder: Folder of a checkpoint, kept every ``EVERY`` iterations; a training that was
             interrupted goes on from it, and ends as if it had not been.
         **options: Options of the run, as :func:`spdlib.training.fit` takes them: ``workers``,

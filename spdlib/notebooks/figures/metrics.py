@@ -133,7 +133,7 @@ def operating_point(labels: ArrayLike, scores: ArrayLike, threshold: float) -> F
 
     Args:
         labels: 0 and 1.
-        scores: One a sample.
+        scores: Scores, one a sample.
         threshold: Least score of a sample that is flagged.
     """
     if lacking := panels.missing(labels):
@@ -158,7 +158,7 @@ def threshold_view(
 
     Args:
         labels: 0 and 1, one an image.
-        scores: One an image.
+        scores: Scores, one an image.
         threshold: Least score of an image that is flagged.
         image: Returns the pixels of the image with the given number, (H, W) or (H, W, 3).
     """

@@ -112,7 +112,7 @@ def cases(
         maps: Anomaly maps (N, H, W).
         masks: Ground truth (N, H, W).
         labels: 0 and 1, one an image.
-        scores: One an image.
+        scores: Scores, one an image.
     """
     rows = []
     for name, numbers in groups.items():

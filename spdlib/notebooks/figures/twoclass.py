@@ -188,7 +188,7 @@ def mistakes(
     Args:
         images: Returns the pixels (3, H, W) of the image with a number.
         labels: 0 and 1.
-        scores: One an image.
+        scores: Scores, one an image.
         threshold: Least score of a flagged image; titles say on which side each is.
         count: Images of each class.
     """
