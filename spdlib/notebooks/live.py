@@ -24,7 +24,7 @@ class LiveCurves(Callback):
         share: Share of the time that may go into drawing.
 
     Attributes:
-        histories: One row a step, by method, as :func:`spdlib.pretraining.pretrain` returns it.
+        histories: Logs by method, as :func:`spdlib.pretraining.pretrain` returns them.
     """
 
     def __init__(self, share: float = 0.03):

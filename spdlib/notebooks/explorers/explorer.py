@@ -28,7 +28,7 @@ def explorer(
         draw: Takes the controls' values by name, returns a figure or the bytes of a PNG.
         width: Width of the picture, CSS pixels; it shrinks with the page.
         height: Height of the picture's place, CSS pixels; by default as the picture needs.
-        columns: How many controls stand side by side.
+        columns: Number of controls side by side.
 
     Returns:
         A box with the attributes ``controls`` (the mapping), ``picture`` (the ``Image``),

@@ -110,7 +110,7 @@ def scene(
     seed: int = 0,
     foreground: Foreground = "zero",
 ) -> Scene:
-    """What SmoothBlend makes of an image, from uniform numbers that the seed alone decides.
+    """An image blended by SmoothBlend, from uniform numbers that the seed alone decides.
 
     A setting changes only what it is about: the centres of what is cut and pasted stay where
     the paper's settings put them, and size, shape and colours keep their places in their
@@ -118,13 +118,13 @@ def scene(
 
     Args:
         image: Square (3, H, H), floats in [0, 1].
-        sigma: As for :class:`SmoothBlend`, as are ``area`` and ``aspect``.
+        sigma: Smoothing in pixels, as for :class:`SmoothBlend`, as are ``area`` and ``aspect``.
         area: Range of the patch's area.
         aspect: Range of the patch's aspect.
         jitter: Strength, the same for brightness, contrast, saturation and hue.
         weak: Whether a weak global view is taken first, as for a negative.
         seed: Seed of the numbers.
-        foreground: As for :class:`SmoothBlend`.
+        foreground: Kind of foreground, as for :class:`SmoothBlend`.
     """
     blend = SmoothBlend(area, aspect, sigma, (jitter,) * 4, foreground=foreground)
     size = tuple(image.shape[-2:])
