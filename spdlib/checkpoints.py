@@ -1,4 +1,7 @@
-"""Checkpoints that are whole or not there, and that cannot run code when they are read."""
+"""Checkpoints that are whole or not there, and that cannot run code when they are read.
+
+When one is written, :mod:`spdlib.loop` decides.
+"""
 
 import os
 import tempfile

@@ -23,6 +23,8 @@ from spdlib.datasets import elpv
 from spdlib.datasets.tree import tree
 from spdlib.encoders import load_encoder, read_provenance
 from spdlib.images import Images, decode
+from spdlib.loop import Callback, shared
+from spdlib.loop import generator as seeded
 from spdlib.methods import MoCo
 from spdlib.pretraining import (
     COLUMNS,
@@ -37,8 +39,6 @@ from spdlib.pretraining.cli import main, tables
 from spdlib.pretraining.monitors import spot_the_difference
 from spdlib.pretraining.presets import settings
 from spdlib.pretraining.training import order
-from spdlib.training import Callback, shared
-from spdlib.training import generator as seeded
 
 SMALL = {
     "encoder": "efficientnet_lite0", "weights": "random", "size": 32, "batch_size": 4, "epochs": 2,

@@ -10,8 +10,8 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import DisplayHandle, display
 
+from spdlib.loop import Callback
 from spdlib.notebooks.figures import pretraining as plots
-from spdlib.training import Callback
 
 
 class LiveCurves(Callback):

@@ -2,7 +2,7 @@
 
     python -m spdlib.pretraining --dataset elpv --method simsiam --eta 0.1
 
-The loop is :mod:`spdlib.training`'s: devices, nodes, precision, accumulation, resume. Views are
+The loop is :mod:`spdlib.loop`'s: devices, nodes, precision, accumulation, resume. Views are
 made on the training device, a batch at a time.
 """
 
@@ -25,13 +25,13 @@ from spdlib import checkpoints
 from spdlib.distributed import Process
 from spdlib.encoders import Encoder, load_encoder, save_encoder
 from spdlib.images import Images
+from spdlib.loop import Training, fit, generator, seed_of
 from spdlib.methods import METHODS, StrongView
 from spdlib.objectives import Objective, SpdCosine, SpdCrossEntropy, SpdDense, SpdPlacebo
 from spdlib.paths import dataset_name, need_room, replacing
 from spdlib.pretraining.monitors import collapse, spot_the_difference, spread
 from spdlib.pretraining.presets import Settings
 from spdlib.smoothblend import CutPaste, SmoothBlend
-from spdlib.training import Training, fit, generator, seed_of
 from spdlib.views import WHOLE, Share, WeakView, spd_triplet
 
 TERMS = ("loss", "baseline", "spd", "cos_positive", "cos_negative", "spd_accuracy", "guard")
@@ -355,7 +355,7 @@ def pretrain(
             taken up again; None: nothing is written.
         text: Text of the progress bar.
         skip: Whether an image that does not decode is replaced by the next, rather than an error.
-        **options: Options of the run, as :func:`spdlib.training.fit` takes them: ``every``,
+        **options: Options of the run, as :func:`spdlib.loop.fit` takes them: ``every``,
             ``resume``, ``workers``, ``callbacks``, ``devices``, ``num_nodes``, ``accelerator``,
             ``precision``, ``accumulate_grad_batches``. A batch is what all processes and parts
             hold together.

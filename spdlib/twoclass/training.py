@@ -1,7 +1,7 @@
 """Two-class training: the gain by labels once some defects are collected (Zou et al., 2022).
 
 A classifier of images and a U-Net for pixels (:mod:`spdlib.twoclass.models`), trained by the
-loop of :mod:`spdlib.training`: all weights, or those that did not come from the encoder.
+loop of :mod:`spdlib.loop`: all weights, or those that did not come from the encoder.
 """
 
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from spdlib import paths
 from spdlib.images import Images
+from spdlib.loop import Training, fit
 from spdlib.progress import Bar
-from spdlib.training import Training, fit
 from spdlib.twoclass.augmentation import TrainingImages, batch_order
 from spdlib.twoclass.models import Classifier, Segmenter
 from spdlib.twoclass.presets import TwoClass
@@ -101,7 +101,7 @@ def train(
         bar: Progress bar that counts images, or the text of one of its own.
         folder: Folder of a checkpoint, kept every ``EVERY`` iterations; a training that was
             interrupted goes on from it, and ends as if it had not been.
-        **options: Options of the run, as :func:`spdlib.training.fit` takes them: ``workers``,
+        **options: Options of the run, as :func:`spdlib.loop.fit` takes them: ``workers``,
             ``devices``, ``accelerator``, ``precision`` ...
 
     Returns:

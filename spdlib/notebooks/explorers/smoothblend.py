@@ -142,7 +142,7 @@ def picture(shown: Scene, gain: float, beside: Mapping[str, Tensor] | None = Non
     Args:
         shown: The scene.
         gain: Factor of the difference.
-        beside: Four pictures (3, H, H) by title, to be shown in their place.
+        beside: Pictures (3, H, H) by title, to be shown in their place.
     """
     columns = beside or {
         "image; orange: cut, blue: pasted": shown.image,
@@ -152,11 +152,12 @@ def picture(shown: Scene, gain: float, beside: Mapping[str, Tensor] | None = Non
             plots.difference(shown.image, shown.blended, gain)
         ).permute(2, 0, 1) / 255
     }  # fmt: skip
-    canvas = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    canvas = Image.new("RGB", (len(columns) * (PANEL + GAP) - GAP, HEIGHT), "white")
     pen, scale = ImageDraw.Draw(canvas), PANEL / shown.draw.size[0]
     source, target = (b[0].tolist() for b in (shown.draw.source_boxes, shown.draw.target_boxes))
     side = math.ceil(shown.draw.size[0] / CLOSE)
-    for left, (title, pixels) in zip(range(0, WIDTH, PANEL + GAP), columns.items(), strict=True):
+    for number, (title, pixels) in enumerate(columns.items()):
+        left = number * (PANEL + GAP)
         canvas.paste(_panel(pixels), (left, LINE))
         canvas.paste(_panel(plots.around(pixels, target, side)), (left, 2 * LINE + PANEL))
         pen.text((left, 2), title, "black", _font())
