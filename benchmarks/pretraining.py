@@ -41,9 +41,9 @@ from spdlib.architectures import IMAGENET_NORM
 from spdlib.datasets import COLUMNS, elpv
 from spdlib.encoders import load_encoder
 from spdlib.images import Images
+from spdlib.loop import generator
 from spdlib.pretraining import Views, decode, objective, pretrain
 from spdlib.pretraining.presets import settings
-from spdlib.training import generator
 
 METHODS = ("simsiam", "simclr", "moco")
 # Passes of views through the network with SPD over those without, a backward pass counted as two

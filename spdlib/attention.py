@@ -44,8 +44,8 @@ class Nearest:
 
     Attributes:
         distance: Cosine distance (B,), in [0, 2].
-        index: Which normal image it is (B,): its row in the table the bank was built from.
-        feature: Its feature (B, D), of length 1.
+        index: Number of that normal image (B,): its row in the table the bank was built from.
+        feature: Feature of that image (B, D), of length 1.
     """
 
     distance: Tensor
@@ -158,7 +158,7 @@ def attention_maps(
         encoder: The encoder that the bank was built with.
         images: RGB in [0, 1], (B, 3, H, W).
         bank: Features of normal images, the images themselves not among them.
-        stage: Which stage's feature map the maps are made of, 1 to 4.
+        stage: Number of the stage whose feature map the maps are made of, 1 to 4.
         method: ``gradcam``, ``hirescam``, ``layercam``, or ``eigencam``, which looks at the
             feature map alone and knows nothing of the distance.
         rectify: Cut off negative energy.
@@ -343,7 +343,7 @@ def summarise(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     """Means over images of every numeric column, each with its 95 % bootstrap interval.
 
     Args:
-        table: One row an image, e.g. of :func:`localisation` or :func:`perturbation`.
+        table: Table of one row an image, e.g. of :func:`localisation` or :func:`perturbation`.
         by: Column or columns to group by, e.g. ``"encoder"``.
 
     Returns:

@@ -1,4 +1,7 @@
-"""Checkpoints that are whole or not there, and that cannot run code when they are read."""
+"""Checkpoints that are whole or not there, and that cannot run code when they are read.
+
+When one is written, :mod:`spdlib.loop` decides.
+"""
 
 import os
 import tempfile
@@ -44,9 +47,9 @@ def prepare(folder: str | Path, needed: int, names: Sequence[str] = (LAST,)) -> 
     What a killed process left half-written there is removed.
 
     Args:
-        folder: Where checkpoints go.
+        folder: Folder of the checkpoints.
         needed: Bytes that must be free.
-        names: Of the files that are written there.
+        names: Names of the files that are written there.
 
     Raises:
         OSError: The folder cannot be made or written, or the disk has too little room.

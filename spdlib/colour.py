@@ -22,7 +22,7 @@ def draw_jitter(count: int, strength: Strength, generator: torch.Generator | Non
     """Factors of brightness, contrast, saturation (1: no change) and hue (0: no change).
 
     Args:
-        count: How many images, B.
+        count: Number of images, B.
         strength: Largest change of each; factors are uniform in [1 - s, 1 + s], not below 0,
             hue in [-s, s] turns, as in torchvision.
         generator: Source of the randomness.

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from spdlib import intervals, paths
+from spdlib.methods import baseline_of
 
 CELL = ["dataset", "category", "protocol", "task", "downstream_model", "encoder", "setting"]
 REPEAT = ["seed", "draw"]
@@ -31,7 +32,7 @@ def prepare(rows: pd.DataFrame) -> pd.DataFrame:
     ``files`` says how many there were.
 
     Args:
-        rows: As :func:`spdlib.results.read` returns them.
+        rows: Results, as :func:`spdlib.results.read` returns them.
     """
     found = rows.reindex(columns=[*KEYS, "value", "low", "high"])
     found[["value", "low", "high"]] = 100 * found[["value", "low", "high"]].astype(float)
@@ -56,7 +57,7 @@ def summary(prepared: pd.DataFrame) -> pd.DataFrame:
     """Mean and 95 % interval of each cell of the tables.
 
     Args:
-        prepared: As :func:`prepare` returns it.
+        prepared: Results, as :func:`prepare` returns them.
 
     Returns:
         Columns ``dataset`` ... ``setting``, ``method``, ``metric``, ``value``, ``std``, ``n``
@@ -82,7 +83,7 @@ def gains(prepared: pd.DataFrame) -> pd.DataFrame:
     """
     keys = [*CELL, *REPEAT, "metric"]
     measured = set(prepared.method)
-    ours = prepared[prepared.method.astype(str).str.endswith("_spd")]
+    ours = prepared[prepared.method.astype(str).map(baseline_of).notna()]
     ours = ours.assign(baseline=[_baseline(method, measured) for method in ours.method])
     ours = ours.astype({"baseline": prepared.method.dtype})  # also where there are none
     theirs = prepared.rename(columns={"method": "baseline"})
@@ -105,8 +106,8 @@ def sentences(gains: pd.DataFrame, metric: str = "AU-PR") -> list[str]:
     corrected for the number of gains (Holm, 1979).
 
     Args:
-        gains: As :func:`gains` returns them.
-        metric: Which of them.
+        gains: Table of :func:`gains`.
+        metric: Metric whose gains are told.
     """
     rows = gains[gains.metric == metric]
     several = rows.n > 1
@@ -129,12 +130,12 @@ def comparable(
     about: Mapping[str, Mapping[str, Any]] | None = None,
     dataset: str | Path | None = None,
 ) -> pd.DataFrame:
-    """For each data set, network and method: what differs from the paper's tables.
+    """Differences from the paper's tables, by data set, network and method.
 
     Args:
-        prepared: As :func:`prepare` returns it.
+        prepared: Results, as :func:`prepare` returns them.
         about: Provenance of encoders by method; by default as the weight files tell.
-        dataset: Whose weight files; by default ELPV's.
+        dataset: Data set whose weight files are read; by default ELPV.
 
     Returns:
         Columns ``data set``, ``network``, ``method``, ``pretraining data``, ``differs in`` and
@@ -199,7 +200,7 @@ def tables(prepared: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _baseline(method: str, measured: Collection[str]) -> str | None:
-    names = BASELINES.get(method, (method.removesuffix("_spd"),))
+    names = BASELINES.get(method, (baseline_of(method),))
     return next((name for name in names if name in measured), None)
 
 

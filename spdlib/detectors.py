@@ -28,7 +28,7 @@ class Detector:
     """A detector's name in results, and the way to make it.
 
     Attributes:
-        name: As the paper's tables and results write it.
+        name: Name, as the paper's tables and results write it.
         build: Makes it from an encoder, the number of features to keep (None: its default)
             and a seed.
         pooled: Whether it reads pooled features, which are computed once for all such

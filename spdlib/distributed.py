@@ -20,9 +20,9 @@ class Process(NamedTuple):
     """One of the processes of a training.
 
     Attributes:
-        rank: Its number, from 0.
-        world: How many there are.
-        device: Where it trains.
+        rank: Number of the process, from 0.
+        world: Number of processes.
+        device: Device that it trains on.
     """
 
     rank: int
@@ -161,7 +161,7 @@ def synchronise(module: nn.Module, device: str = "cpu") -> nn.Module:
     Parameters, buffers and their names stay, so weights are saved and loaded as before.
 
     Args:
-        module: What holds the layers.
+        module: Module that holds the layers.
         device: The type of device it will run on.
 
     Returns:

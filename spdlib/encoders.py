@@ -48,7 +48,7 @@ class Encoder(nn.Module):
 
     Args:
         name: A key of ``ARCHITECTURES``.
-        provenance: Where the weights come from, as saved with them.
+        provenance: Origin of the weights, as saved with them.
 
     Attributes:
         network: The plain torchvision or timm model, its classifier removed.
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> "Encoder":
-        """As for any module; :attr:`frozen_batchnorm` keeps batch normalisation as it is."""
+        """Sets the mode, but :attr:`frozen_batchnorm` keeps batch normalisation as it is."""
         super().train(mode)
         if self.frozen_batchnorm:
             for layer in self.modules():
@@ -222,7 +222,7 @@ def save_encoder(
 
     Args:
         encoder: The encoder; floats are written in single precision.
-        path: Where to; written beside and renamed, so a reader never sees half a file.
+        path: Path of the file; written beside and renamed, so a reader never sees half of it.
         provenance: Origin of the weights (JSON values): dataset, method, steps, seed ...; by
             default the encoder's own.
 

@@ -65,10 +65,10 @@ def samples(
     detection, too.
 
     Args:
-        dataset: As for :func:`spdlib.datasets.load`.
-        categories: Which ones, by default all.
-        train_images: At most so many of a category.
-        test_images: At most so many of a category's normal, anomalous and painted ones each.
+        dataset: Name or folder, as for :func:`spdlib.datasets.load`.
+        categories: Names of categories, by default all.
+        train_images: Most training images of a category.
+        test_images: Most normal, anomalous and painted test images of a category, each.
 
     Returns:
         A table of samples with the columns ``detection`` and ``segmentation``, whether a test
@@ -114,7 +114,7 @@ def caveats(table: pd.DataFrame) -> list[str]:
     """Sentences on what cannot be measured, or only on painted defects.
 
     Args:
-        table: As :func:`samples` makes it.
+        table: Samples, as :func:`samples` returns them.
     """
     said = []
     for name, rows in table[table.split == "test"].groupby("category", sort=False):
@@ -176,7 +176,7 @@ class Evaluation:
         scores: Image scores (N,) by method.
         maps: Anomaly maps (N, H, W) by method, on the CPU, 4 bytes a pixel; none by a detector
             without maps.
-        detector: Its name in results.
+        detector: Name of the detector in results.
         crop: Whether the border was cut off.
         held_out: Image scores of normal training images, each by a model that had not learned
             it, by category and method.
@@ -276,7 +276,7 @@ def evaluate(
     """Fits a detector to each category with each encoder, and scores the test samples.
 
     Args:
-        table: As :func:`samples` makes it.
+        table: Samples, as :func:`samples` returns them.
         encoders: Encoders by pretraining method; they come back to where they were.
         size: Side of the images, pixels.
         n_features: Channels that PaDiM keeps, by default as many as its paper.
@@ -284,7 +284,7 @@ def evaluate(
         batch_size: Images decoded at once.
         crop: Cut off the border as PaDiM's authors do, 16 of 256 pixels on each side.
         detector: A key of ``spdlib.detectors.DETECTORS``.
-        device: Where the encoders work, as for training: ``auto``, ``cpu``, ``gpu`` or ``mps``.
+        device: Device of the encoders, as for training: ``auto``, ``cpu``, ``gpu`` or ``mps``.
 
     Raises:
         ValueError: The detector or the device is unknown, a category has fewer than two training
@@ -397,7 +397,7 @@ def measure(
 
     Args:
         found: Maps and scores to measure.
-        dataset: Its name or folder.
+        dataset: Name or folder of the data set.
         architecture: The encoders'.
         repeats: Resamplings of the bootstrap over images.
         seed: Seed of the bootstrap and, in the rows, of the run.
@@ -422,7 +422,7 @@ def by_defects(found: Iterable[Evaluation]) -> pd.DataFrame:
     """Metrics by the kind of defects looked for, in percent; see :data:`KINDS`.
 
     Args:
-        found: One evaluation a detector.
+        found: Evaluations, one a detector.
 
     Returns:
         A row a ``task``, ``category``, ``detector``, ``method`` and metric; a column a kind.
@@ -482,8 +482,8 @@ def differences(
         found: Maps and scores to compare.
         repeats: Number of draws of the images with replacement.
         seed: Seed of the draws.
-        defects: One of :data:`KINDS`; by default what each task is measured on.
-        tasks: Which of :data:`TASKS`.
+        defects: Kind of defects, one of :data:`KINDS`; by default what each task is measured on.
+        tasks: Some of :data:`TASKS`.
 
     Returns:
         Columns ``category``, ``task``, ``baseline``, ``method``, ``metric``, ``difference``,
@@ -506,8 +506,8 @@ def verdict(table: pd.DataFrame, metric: str = "AU-PR") -> str:
     can tell.
 
     Args:
-        table: As :func:`differences` returns it.
-        metric: By which.
+        table: Table of :func:`differences`.
+        metric: Metric that decides.
     """
     lines = [
         f"By {metric}, this {method_name(method)} encoder is better than this "
@@ -599,7 +599,7 @@ def write_maps(found: Evaluation, folder: str | Path, ending: str = ".tiff") -> 
 
     Args:
         found: Maps and masks; those of segmentation are written.
-        folder: Made where it is not there.
+        folder: Folder to write to; made where it is not there.
         ending: ``.tiff`` or ``.npy``, both float32.
 
     Returns:

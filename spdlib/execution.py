@@ -69,7 +69,7 @@ class Parameter:
     """A parameter as its notebook declares it.
 
     Attributes:
-        name: Its name.
+        name: Name of the parameter.
         kind: Type of its value where it is not None; Any where it is not known.
         is_optional: Whether it may be None.
         default: The notebook's own value; None also where that is no literal.
@@ -156,7 +156,7 @@ def parse(text: str, name: str, loader: type = yaml.BaseLoader) -> Any:
 
     Args:
         text: The YAML.
-        name: What it is, for the error.
+        name: Name of what it is, for the error.
         loader: YAML's; the safe one makes numbers and dates of text.
 
     Raises:
@@ -197,11 +197,11 @@ def execute(
     """Executes a notebook through papermill and writes it, cleaned, and an HTML copy.
 
     Args:
-        notebook: What to run.
-        output: Where the executed notebook goes; the HTML copy goes beside it. What ran
+        notebook: Path of the notebook to run.
+        output: Path of the executed notebook; the HTML copy goes beside it. What ran
             before an error is there to read, too.
         parameters: Values for the ``parameters`` cell.
-        log: Where to write what cells print, while they run.
+        log: File for what cells print, while they run.
         **kernel: Options of the kernel's process: ``env``, its variables; ``cwd``, its folder.
 
     Returns:

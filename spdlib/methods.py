@@ -39,8 +39,8 @@ class SimSiam(Baseline):
     Projection 2048-2048-2048 and prediction 2048-512-2048, as published.
 
     Args:
-        encoder: What is trained.
-        stop_gradient: False takes away what keeps SimSiam from collapsing (their Fig. 2).
+        encoder: Encoder that is trained.
+        stop_gradient: Whether the gradient is stopped; if not, SimSiam collapses (their Fig. 2).
     """
 
     def __init__(self, encoder: Encoder, stop_gradient: bool = True):
@@ -50,7 +50,7 @@ class SimSiam(Baseline):
         self.stop_gradient = stop_gradient
 
     def loss(self, first: Tensor, second: Tensor) -> Tensor:
-        """Of two batches of strong views, in [-1, 1]."""
+        """The loss of two batches of strong views, a scalar in [-1, 1]."""
         z1, z2 = self.project(first), self.project(second)
         p1, p2 = self.prediction(z1), self.prediction(z2)
         if self.stop_gradient:
@@ -68,10 +68,10 @@ class MoCo(Baseline):
     are normalised with the same images, and those of the queue with others.
 
     Args:
-        encoder: What is trained.
+        encoder: Encoder that is trained.
         queue: Keys kept as negatives; a multiple of the batch, so that the oldest leave first.
         key_momentum: Share of itself that the key encoder keeps each step.
-        temperature: Of the contrastive loss.
+        temperature: Temperature of the contrastive loss.
         key_splits: Groups that the keys of a batch are normalised in.
     """
 
@@ -97,7 +97,7 @@ class MoCo(Baseline):
         update_momentum(self.projection, self.key_projection, self.key_momentum)
 
     def loss(self, query: Tensor, key: Tensor) -> Tensor:
-        """Of two batches of strong views; the keys enter the queue after they are compared."""
+        """The loss of two batches of strong views; keys enter the queue once they are compared."""
         batch = len(query) * dist.world_size()
         if len(self.queue) % batch:
             raise ValueError(f"queue: {len(self.queue)} is no multiple of the batch of {batch}")
@@ -134,8 +134,8 @@ class SimCLR(Baseline):
     Negatives come from all processes.
 
     Args:
-        encoder: What is trained.
-        temperature: Of NT-Xent.
+        encoder: Encoder that is trained.
+        temperature: Temperature of NT-Xent.
     """
 
     def __init__(self, encoder: Encoder, temperature: float = 0.1):
@@ -143,7 +143,7 @@ class SimCLR(Baseline):
         self.criterion = NTXentLoss(temperature, gather_distributed=True)
 
     def loss(self, first: Tensor, second: Tensor) -> Tensor:
-        """Of two batches of strong views."""
+        """The loss of two batches of strong views, a scalar."""
         return full(self.criterion, self.project(first), self.project(second))
 
 
@@ -151,8 +151,8 @@ class Supervised(Baseline):
     """Classification by one linear layer, with cross-entropy; it compares features as they are.
 
     Args:
-        encoder: What is trained.
-        classes: How many.
+        encoder: Encoder that is trained.
+        classes: Number of classes.
     """
 
     views = 1
@@ -164,7 +164,7 @@ class Supervised(Baseline):
         self.classifier = nn.Linear(encoder.feature_dim, classes)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Of one batch of strong views and its labels (B,)."""
+        """The loss of one batch of strong views and its labels (B,), a scalar."""
         return full(F.cross_entropy, self.classifier(self.encoder(images)), labels)
 
 
@@ -173,11 +173,11 @@ class Method:
     """All that tells one pretraining method from another.
 
     Attributes:
-        title: Its name in text and figures.
-        baseline: Its heads and its loss.
+        title: Name in text and figures.
+        baseline: Class of its heads and its loss.
         recipe: Ranges of its strong views.
-        published: Its settings as published.
-        laptop: Where a run of minutes departs from them.
+        published: Settings as published.
+        laptop: Settings in which a run of minutes departs from them.
         needs: Settings that the baseline takes by name; ``classes``, the number of labels.
         whole_batch: Whether images of a batch are compared with each other, so that it cannot be
             taken in parts.
@@ -196,7 +196,7 @@ class Method:
 MOCO_V2 = Recipe(area=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, grey_p=0.2, blur_p=0.5)
 # A short run ends before a long queue has filled, a slow key encoder has moved or a long
 # warm-up is over. SimSiam at 0.1 teaches SPD to the projections and hardly to the features:
-# spot-the-difference AU-ROC 85 % and 70 %, against 97 % and 78 % at 0.3 (ELPV, 22 steps, seed 0).
+# spot-the-difference AU-ROC 85 % and 70 %, against 97 % and 78 % at 0.3 (ELPV, 22 steps of 32).
 METHODS = {
     "simsiam": Method(
         "SimSiam", SimSiam,
@@ -320,7 +320,7 @@ def baseline_of(method: str) -> str | None:
 
 
 def method_name(method: str) -> str:
-    """How a method is written in text and figures.
+    """Name of a method in text and figures.
 
     >>> method_name("simsiam_spd"), method_name("simsiam_spd_eta0.5"), method_name("imagenet")
     ('SimSiam + SPD', 'SimSiam + SPD, η 0.5', 'ImageNet')

@@ -27,8 +27,8 @@ def spd_loss(anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
     Args:
         anchor: Projections (B, D) of the images.
-        positive: Of their weak global views.
-        negative: Of their locally perturbed weak global views.
+        positive: Projections (B, D) of their weak global views.
+        negative: Projections (B, D) of their locally perturbed weak global views.
 
     Returns:
         A scalar in [-2, 2].
@@ -52,11 +52,11 @@ class Baseline(nn.Module):
     A method derives from it and adds ``loss``, from its views to a scalar.
 
     Args:
-        encoder: What is trained.
-        projection: From features (B, D) to projections.
+        encoder: Encoder that is trained.
+        projection: Network that projects features (B, D).
 
     Attributes:
-        views: How many strong views of each image the loss takes.
+        views: Number of strong views of each image that the loss takes.
     """
 
     views = 2
@@ -131,7 +131,7 @@ class SpdPlacebo(SpdCosine):
 
     @torch.no_grad()
     def forward(self, baseline: Baseline, triplet: Triplet) -> dict[str, Tensor]:
-        """As :class:`SpdCosine`."""
+        """The terms of :class:`SpdCosine`, without a gradient."""
         return super().forward(baseline, triplet)
 
 
@@ -142,8 +142,8 @@ class SpdDense(nn.Module):
     image. Cells that the blend reaches are pushed apart, the others pulled together.
 
     Args:
-        encoder: Whose stages.
-        stages: Which of them, 1 to 4; their terms are averaged.
+        encoder: Encoder whose stages are compared.
+        stages: Numbers of the stages, 1 to 4; their terms are averaged.
         projection: Channels of a linear projection of each stage's cells; 0 compares the
             features themselves.
     """
@@ -181,7 +181,7 @@ class Guard(nn.Module):
 
     Args:
         encoder: The encoder as it starts; a copy is kept.
-        stages: Which stages, 1 to 4.
+        stages: Numbers of the stages, 1 to 4.
     """
 
     def __init__(self, encoder: Encoder, stages: Sequence[int]):
@@ -241,7 +241,7 @@ class Objective(nn.Module):
         """The loss and its terms.
 
         Args:
-            strong: What the baseline's loss takes: two batches of strong views (B, 3, H, W), or
+            strong: Input of the baseline's loss: two batches of strong views (B, 3, H, W), or
                 one and its labels.
             triplet: Anchor, positive and negative (B, 3, H, W), as ``spd`` takes them; needed if
                 ``eta`` is not 0.

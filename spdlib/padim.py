@@ -59,7 +59,7 @@ class PaDiM:
     """A one-class detector and segmenter on top of any encoder.
 
     Args:
-        encoder: Where features come from. The work is done on its device; beside an MPS device,
+        encoder: Source of features. The work is done on its device; beside an MPS device,
             which lacks the factorisation, statistics are kept and factored on the CPU.
         n_features: Channels d kept of all channels of the three stages; by default as the
             paper's for the encoder.
@@ -311,7 +311,7 @@ class PaDiM:
 
         Args:
             path: The file.
-            device: Where the encoder is to work.
+            device: Device for the encoder.
             check: Compare the content with the digest written with it, at 1 to 2 GB a second:
                 a tenth of a second for d = 100 at 224 pixels, three seconds for d = 550.
 

@@ -34,7 +34,7 @@ def tidy(number: int | None = None, means: bool = False) -> pd.DataFrame:
 
     Args:
         number: 7 to 14; by default all tables.
-        means: Also the printed column means, as rows whose ``subset`` is ``"Mean"``.
+        means: Whether to add the printed column means, as rows whose ``subset`` is ``"Mean"``.
 
     Returns:
         Columns ``table``, ``protocol``, ``task``, ``downstream_model``, ``group``, ``subset``,
@@ -151,7 +151,7 @@ def sign_counts(
     """Numbers of positive, negative and nil gains, and their mean.
 
     Args:
-        gains: As :func:`gains` returns them.
+        gains: Table of :func:`gains`.
         by: Columns to count within.
 
     Returns:

@@ -27,7 +27,7 @@ class PatchCore:
     """A one-class detector and segmenter on top of any encoder.
 
     Args:
-        encoder: Where features come from; the work is done on its device.
+        encoder: Source of features; the work is done on its device.
         share: Share of the patches of normal images that is kept, in (0, 1].
         seed: Seed of the random projection and of the first patch kept.
 

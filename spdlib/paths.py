@@ -1,4 +1,4 @@
-"""Where things are: the project's root, its data and what the notebooks write.
+"""Paths of the project: its root, its data and what the notebooks write.
 
 Paths are resolved here, from the project's root, because the working directory differs:
 JupyterLab starts in the notebook's folder, papermill in the caller's.
@@ -84,7 +84,7 @@ def need(path: str | Path, made_by: str) -> Path:
 
     Args:
         path: A file or folder that an earlier step writes.
-        made_by: What writes it, e.g. ``"notebook 02_spd_pretraining"``.
+        made_by: Name of what writes it, e.g. ``"notebook 02_spd_pretraining"``.
 
     Raises:
         FileNotFoundError: The path does not exist; the message names ``made_by``.

@@ -59,7 +59,7 @@ class Pooled:
     """A one-class detector of images, without maps, on top of any encoder.
 
     Args:
-        encoder: Where pooled features come from; the work is done on its device.
+        encoder: Source of pooled features; the work is done on its device.
         distance: :func:`neighbours` or :func:`mahalanobis`.
 
     Batches are of images, as for :class:`spdlib.padim.PaDiM`, or of pooled features (B, D).

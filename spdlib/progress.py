@@ -25,11 +25,11 @@ class Bar(tqdm):
     """A progress bar to update by hand; :func:`track` is the usual way to get one.
 
     Args:
-        total: How many units there are.
+        total: Number of units.
         text: Name of the work, e.g. ``"SimSiam + SPD"``.
         unit: Name of a unit, e.g. ``"images"``.
         seconds: Least time between two redraws; a log has its own.
-        done: How many units an earlier run has done.
+        done: Number of units that an earlier run has done.
     """
 
     monitor_interval = 0  # no thread that redraws what stands still
@@ -79,10 +79,10 @@ def track(
     """Yields the items and shows how far it is.
 
     Args:
-        items: What to iterate over.
-        text: What is being done.
-        unit: What is counted.
-        total: How many there are; by default ``len(items)``.
+        items: Items to iterate over.
+        text: Text beside the bar.
+        unit: Name of what is counted.
+        total: Number of items; by default ``len(items)``.
 
     >>> list(track([1, 2, 3], "counting"))
     [1, 2, 3]

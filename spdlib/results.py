@@ -46,9 +46,9 @@ def rows(
     """Rows of one set of scores, one a metric; AU-PRO only where there are regions.
 
     Args:
-        metrics: As :func:`spdlib.metrics.evaluate` or ``pixel_metrics`` gives them.
-        intervals: As :func:`spdlib.metrics.bootstrap` gives them.
-        **columns: What the other columns hold, e.g. ``category="poly"``.
+        metrics: Values by metric, as :func:`spdlib.metrics.evaluate` or ``pixel_metrics`` gives.
+        intervals: Ends by metric, as :func:`spdlib.metrics.bootstrap` gives them.
+        **columns: Content of the other columns, e.g. ``category="poly"``.
     """
     intervals = intervals or {}
     return pd.DataFrame(
@@ -100,7 +100,7 @@ def save(
         table: One value a row, with the columns of ``COLUMNS`` (those in ``OPTIONAL`` may be
             absent) and any others.
         about: Origin of the values: parameters, provenance of encoders; JSON values.
-        dataset: Whose results they are; decides the folder, see :func:`spdlib.paths.results`.
+        dataset: Data set that was measured; decides the folder, see :func:`spdlib.paths.results`.
 
     Raises:
         ValueError: A column is missing, or a value is not in [0, 1].
@@ -127,7 +127,7 @@ def read(folder: str | Path | None = None) -> pd.DataFrame:
     """The rows of all results in a folder and below it, with a column ``run``, the file's name.
 
     Args:
-        folder: By default ``runs/results``.
+        folder: Folder of results, by default ``runs/results``.
 
     Returns:
         The rows; none, with the columns of ``COLUMNS``, where there are no results yet.

@@ -15,12 +15,12 @@ EncoderName = Annotated[str, AfterValidator(known)]
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """What does not fit, one line for each parameter, naming it."""
+    """Text of what does not fit, one line for each parameter, naming it."""
     return "\n  ".join(_explain(problem, model) for problem in error.errors())
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """That a parameter is not known, and which one may be meant.
+    """Message that a parameter is not known, with the one that may be meant.
 
     >>> unknown("epocs", ["epochs", "seed"])
     "epocs: unknown parameter; did you mean 'epochs'?"

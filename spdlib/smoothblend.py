@@ -45,15 +45,15 @@ TRUNCATE = 4.0  # the Gaussian is cut off at this many standard deviations, as i
 
 @dataclass(frozen=True)
 class Draw:
-    """Where each image's patch comes from and goes to, and how its colours change.
+    """Places that each image's patch comes from and goes to, and its change of colours.
 
     Plain tensors on the CPU: ``torch.save(vars(draw), path)`` keeps a draw, and
     ``Draw(**torch.load(path))`` brings it back.
 
     Attributes:
         size: Height and width of the images, pixels.
-        height: Of each patch (B,), whole pixels.
-        width: Of each patch (B,).
+        height: Height of each patch (B,), whole pixels.
+        width: Width of each patch (B,), whole pixels.
         source: Top left corner (B, 2) of what is cut, row and column.
         target: Top left corner (B, 2) of where it is pasted.
         jitter: Factors (B, 4) of brightness, contrast, saturation and hue.
@@ -178,7 +178,7 @@ class SmoothBlend(v2.Transform):
 
         Args:
             *inputs: Images, or, as for any torchvision transform, samples that hold images.
-            generator: What everything is drawn from; by default torch's global one.
+            generator: Generator that all is drawn from; by default torch's global one.
         """
         if generator is None:
             return super().forward(*inputs)
@@ -187,7 +187,7 @@ class SmoothBlend(v2.Transform):
         return self.blend(inputs[0], self._draw_for(inputs[0], generator))
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """What torchvision's transforms call to draw."""
+        """Draws; torchvision's transforms call it."""
         images = [x for x in flat_inputs if isinstance(x, tv_tensors.Image)]
         images = images or [x for x in flat_inputs if type(x) is Tensor]
         if not images:
@@ -195,7 +195,7 @@ class SmoothBlend(v2.Transform):
         return {"draw": self._draw_for(images[0], None)}
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """What torchvision's transforms call to apply."""
+        """Applies a draw; torchvision's transforms call it."""
         return self.blend(inpt, params["draw"])
 
     def draw(
@@ -224,8 +224,8 @@ class SmoothBlend(v2.Transform):
         """Applies a draw.
 
         Args:
-            images: As the class takes them, as many and as large as the draw is for.
-            draw: What to apply.
+            images: Images, as the class takes them, as many and as large as the draw is for.
+            draw: Draw to apply.
             inplace: Change ``images`` themselves: saves a copy where they are not needed.
 
         Returns:
@@ -331,7 +331,7 @@ class SmoothBlend(v2.Transform):
         return batch.new_zeros((len(batch), batch.shape[1], 1, 1), dtype=dtype)
 
     def _patches(self, batch: Tensor, draw: Draw) -> tuple[Tensor, Draw]:
-        """What is pasted, jittered, padded to one size, in the range of the batch; and where."""
+        """Patches to paste, jittered, padded to one size, in the batch's range; their places."""
         if self.foreground_kind == "context":
             draw = draw.grown(self._reach(draw.size))
         dtype = torch.promote_types(batch.dtype, torch.float32)  # half precision is too coarse
@@ -402,7 +402,7 @@ class RimAlone(SmoothBlend):
     def draw(
         self, count: int, size: Sequence[int], generator: torch.Generator | None = None
     ) -> Draw:
-        """As SmoothBlend draws: boxes of the same size at the same places."""
+        """Draws boxes of the same size at the same places as SmoothBlend."""
         draw = super().draw(count, size, generator)
         return replace(draw, source=draw.target, jitter=no_jitter(count))
 

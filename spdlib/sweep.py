@@ -60,10 +60,10 @@ class Run:
 
     Attributes:
         notebook: Path of the notebook.
-        parameters: Those of the grid, as the notebook declares them.
-        setting: Those of them that are not the notebook's defaults.
+        parameters: Parameters of the grid, as the notebook declares them.
+        setting: Parameters among them that are not the notebook's defaults.
         extra: Parameters that are no part of the grid: explorers off.
-        folder: Where everything goes that the run writes.
+        folder: Folder for everything that the run writes.
         code: Digest of the notebook's code, see :func:`spdlib.execution.digest`.
         encoders: Folder of its data set's pretrained encoders.
     """
@@ -146,9 +146,9 @@ def plan(notebook: str | Path, grid: Grid, folder: str | Path | None = None) -> 
     """The runs of a grid, checked against the notebook; nothing is started or written.
 
     Args:
-        notebook: Its path.
-        grid: See :func:`expand`; text is read by the types that the notebook declares.
-        folder: Of the sweep; by default ``sweeps/NOTEBOOK`` in the data set's ``runs``.
+        notebook: Path of the notebook.
+        grid: Values as :func:`expand` takes; text is read by the types that the notebook declares.
+        folder: Folder of the sweep; by default ``sweeps/NOTEBOOK`` in the data set's ``runs``.
 
     Raises:
         FileNotFoundError: There is no such notebook.
@@ -192,16 +192,16 @@ def sweep(
     """Runs what a grid lacks, and gathers the results.
 
     Args:
-        notebook: Its path.
+        notebook: Path of the notebook.
         grid: Lists of values by parameter, see :func:`expand`.
-        on: Where: a number of processes on this machine (1 is in order), the address of a Dask
+        on: Workers: a number of processes on this machine (1 is in order), the address of a Dask
             scheduler or its ``Client``, or any executor of ``concurrent.futures``. Workers
             elsewhere must see the same files at the same paths.
-        folder: Of the sweep; by default ``sweeps/NOTEBOOK`` in the data set's ``runs``.
-        threads: Of each run; by default the machine's cores divided by the runs at once.
-        memory: That a run may need, bytes or ``"6GB"``: no more run at once than there is room
+        folder: Folder of the sweep; by default ``sweeps/NOTEBOOK`` in the data set's ``runs``.
+        threads: Threads of each run; by default the machine's cores divided by the runs at once.
+        memory: Memory of a run, bytes or ``"6GB"``: no more run at once than there is room
             for.
-        again: Run everything, also what is done.
+        again: Whether to run everything, also what is done.
 
     Returns:
         One row a run, as :func:`runs` gives them. A failed run stops no other; its row has the
@@ -272,8 +272,8 @@ def run_one(run: Run, threads: int, data: str, directory: str) -> Values:
     """Runs a notebook and waits for it; called by the executor.
 
     Args:
-        run: What to run; its folder exists.
-        threads: It may use.
+        run: Run to make; its folder exists.
+        threads: Number of threads that it may use.
         data: Folder of data sets on the machine that starts the sweep.
         directory: Working directory there, for relative paths among the parameters.
 

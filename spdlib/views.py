@@ -57,7 +57,7 @@ WEAK = Recipe(
 
 @dataclass(frozen=True)
 class ViewDraw:
-    """What happens to each image of a batch; all tensors on the CPU.
+    """Parameters of each image's view; all tensors on the CPU.
 
     Attributes:
         crop: Boxes (B, 4): top, left, height, width, pixels.
@@ -80,8 +80,8 @@ class Share(NamedTuple):
     parts are made with generators in the same state.
 
     Attributes:
-        number: Which part, from 0.
-        of: How many there are.
+        number: Number of the part, from 0.
+        of: Number of parts.
     """
 
     number: int = 0
@@ -188,8 +188,8 @@ def spd_triplet(
         weak: Makes W and W'.
         blend: SmoothBlend, or CutPaste for the paper's ablation.
         generator: Source of the randomness.
-        independent: False makes the negative from the positive, W' = W. The paper does not say.
-        share: Which part of a batch the images are.
+        independent: Whether W' is drawn anew; if not, W' = W. The paper does not say.
+        share: Part of a batch that the images are.
         alpha: Whether to return where the negatives were blended, too.
         aligned: Whether W' crops and flips as W does, so that the two can be compared cell by
             cell. Colours and blur stay independent.

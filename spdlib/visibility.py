@@ -33,7 +33,7 @@ def changes(images: Tensor, blend: SmoothBlend, draw: Draw) -> Changes:
     Args:
         images: (N, C, H, W), uint8 or floats in [0, 1]. Draw number i goes to image i % N.
         blend: SmoothBlend or CutPaste.
-        draw: As many draws as are wanted, for images of this size.
+        draw: Draws, as many as are wanted, for images of this size.
 
     >>> white, blend = torch.ones(1, 3, 32, 32), SmoothBlend(jitter=(0, 0, 0, 0))
     >>> changes(white, blend, blend.draw(9, (32, 32))).draws.inside.tolist() # white on white
@@ -58,12 +58,12 @@ def changes(images: Tensor, blend: SmoothBlend, draw: Draw) -> Changes:
 
 
 def rim(images: Tensor, blend: SmoothBlend, draw: Draw) -> dict[str, float]:
-    """What a blend does at the edge of its patch and around it.
+    """Changes that a blend makes at the edge of its patch and around it.
 
     Args:
         images: Floats (N, C, H, W) in [0, 1]. Draw number i goes to image i % N.
-        blend: What is applied.
-        draw: As many draws as are wanted, for images of this size.
+        blend: Blend that is applied.
+        draw: Draws, as many as are wanted, for images of this size.
 
     Returns:
         ``jump``, the mean step of the change across the edge of the patch, levels

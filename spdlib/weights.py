@@ -50,9 +50,9 @@ class Kind:
         """Writes a file beside its final place and renames it, so no reader sees half of it.
 
         Args:
-            path: Where to; its folder is made.
+            path: Path of the file; its folder is made.
             about: The description, JSON values.
-            tensors: By name, on any device.
+            tensors: Tensors by name, on any device.
 
         Raises:
             ValueError: The description is not what readers of this kind rely on.

@@ -23,6 +23,8 @@ from spdlib.datasets import elpv
 from spdlib.datasets.tree import tree
 from spdlib.encoders import load_encoder, read_provenance
 from spdlib.images import Images, decode
+from spdlib.loop import Callback, shared
+from spdlib.loop import generator as seeded
 from spdlib.methods import MoCo
 from spdlib.pretraining import (
     COLUMNS,
@@ -37,8 +39,6 @@ from spdlib.pretraining.cli import main, tables
 from spdlib.pretraining.monitors import spot_the_difference
 from spdlib.pretraining.presets import settings
 from spdlib.pretraining.training import order
-from spdlib.training import Callback, shared
-from spdlib.training import generator as seeded
 
 SMALL = {
     "encoder": "efficientnet_lite0", "weights": "random", "size": 32, "batch_size": 4, "epochs": 2,
@@ -269,7 +269,7 @@ def test_patience_ends_a_training_and_keeps_the_best_encoder(tmp_path, monkeypat
     scores = iter([0.5, 0.9, 0.7, 0.8, 0.6])
     watch = Pretraining._watch
     monkeypatch.setattr(
-        Pretraining, "_watch", lambda self: watch(self) | {"spot_auroc": next(scores)}
+        Pretraining, "_watch", lambda self, seen: watch(self, seen) | {"spot_auroc": next(scores)}
     )
     s = small("simsiam", epochs=9, patience=2)
     stopped = starting_encoder(s)
@@ -353,7 +353,7 @@ def test_collapsed_projections_are_spoken_of_though_features_are_spread():
         m for m in training.objective.baseline.projection.modules() if hasattr(m, "running_var")
     ]
     torch.nn.init.zeros_(linear[-2].weight[1:])  # one unit is left before the last layer
-    row = training._watch()
+    row = training._watch(training.held_out)
     assert row["effective_rank"] > 2 > row["effective_rank_projected"]
     assert "projections, collapse: " in training.said
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from test_figures import titles_apart
 
 from spdlib.encoders import load_encoder
+from spdlib.loop import Callback
 from spdlib.notebooks.explorers.explorer import errors
 from spdlib.notebooks.explorers.pretraining import blended_triplet, spot_explorer
 from spdlib.notebooks.figures import pretraining as plots
@@ -20,7 +21,6 @@ from spdlib.objectives import spd_loss
 from spdlib.pretraining import presets, pretrain
 from spdlib.pretraining.live import Embeddings
 from spdlib.smoothblend import SmoothBlend
-from spdlib.training import Callback
 from spdlib.views import WeakView, spd_triplet
 
 

@@ -21,8 +21,8 @@ from spdlib.datasets.protocols import few_shot
 from spdlib.datasets.samples import make_table
 from spdlib.encoders import load_encoder
 from spdlib.images import Images
+from spdlib.loop import Callback
 from spdlib.metrics import aupr, evaluate
-from spdlib.training import Callback
 from spdlib.twoclass import Classifier, Segmenter, shots
 from spdlib.twoclass.augmentation import Augment, TrainingImages, augmentation, batch_order
 from spdlib.twoclass.models import focal_loss

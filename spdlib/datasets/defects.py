@@ -52,7 +52,7 @@ def paint(
 
     Args:
         table: A table of samples; anomalies in it are left out.
-        folder: Where images and masks are written, in a folder named by a digest of the images
+        folder: Folder of images and masks; they lie in one that is named by a digest of the images
             and the other arguments; what is there already is not painted again. By default
             ``data/painted``.
         kinds: Some of :data:`KINDS`.

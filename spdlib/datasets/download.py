@@ -27,10 +27,10 @@ def fetch(url: str, path: str | Path, sha256: str, attempts: int = 5, wait: floa
     Until it is whole and checked it lies beside, under a name that ends in ``.part``.
 
     Args:
-        url: Where it is, http or https.
-        path: Where it goes.
+        url: Address of the file, http or https.
+        path: Path to write it to.
         sha256: Hexadecimal digest that it must have.
-        attempts: How often a connection is tried.
+        attempts: Number of tries to connect.
         wait: Seconds before the second attempt; doubled before each further one.
 
     Returns:
@@ -109,7 +109,7 @@ def unpack(archive: str | Path, folder: str | Path, sha256: str) -> Path:
 
     Args:
         archive: The archive, compressed or not.
-        folder: Where its content goes; it must not hold anything.
+        folder: Folder for its content; it must not hold anything.
         sha256: The archive's digest, noted in the folder for :func:`is_unpacked`.
 
     Returns:

@@ -38,7 +38,7 @@ def elpv(
         categories: ``"mono"``, ``"poly"`` or both, the default.
         test_fraction: Share of the normal cells held out for testing, in (0, 1), as nearly as
             whole modules make it.
-        doubtful: Also return the cells of probability 1/3 and 2/3, as anomalies whose
+        doubtful: Whether to return the cells of probability 1/3 and 2/3, too, as anomalies whose
             ``defect`` says so.
         seed: Seed for the split; the same seed splits the same way everywhere.
 
@@ -89,8 +89,8 @@ def elpv_painted(
     real defective cells are not in it. The images are made once, below ``data/painted``.
 
     Args:
-        categories: As for :func:`elpv`.
-        test_fraction: As for :func:`elpv`.
+        categories: Names of categories, as for :func:`elpv`.
+        test_fraction: Share of the test split, as for :func:`elpv`.
         seed: Seed for the split, for the halves and for the defects.
 
     Returns:

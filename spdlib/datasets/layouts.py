@@ -37,7 +37,7 @@ def folder(
     Args:
         root: Holds ``normal/`` and, if there are any, ``anomaly/`` and ``masks/``; or a folder
             per category that does.
-        categories: Which ones, by default all; a single category is named by its folder.
+        categories: Names of categories, by default all; a single one is named by its folder.
         test_fraction: Share of a category's normal images held out, in (0, 1).
         seed: Seed for what is held out.
 
@@ -71,7 +71,7 @@ def mvtec(
 
     Args:
         root: The folder of categories, or one category's folder; by default ``data/mvtec``.
-        categories: Which ones, by default all that are there.
+        categories: Names of categories, by default all that are there.
 
     Returns:
         A table of samples. ``mask_path`` is ``None`` for normal samples and where an anomaly

@@ -1,4 +1,4 @@
-"""Which mask belongs to which image, by the ways people name them."""
+"""Masks of images, found by the ways people name them."""
 
 from collections import defaultdict
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The looks of painted defects: cracks, scratches, spots, missing contacts.
+"""The looks of painted defects; to add one, add a function and a record in PAINTERS.
 
 A painter draws size, place, shape and contrast from a generator and returns how strongly each
 pixel changes, float (H, W) in [0, 1]; whether it gets darker or brighter is not its business.

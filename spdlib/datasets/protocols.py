@@ -126,7 +126,7 @@ def _split(table: pd.DataFrame, protocol: str, draw, needed=(0, 1)) -> pd.DataFr
 
 
 def _share(rows: pd.DataFrame, share: float, seed: int, labels=(0, 1)) -> np.ndarray:
-    """Which rows of one category are drawn: this share of each class, neither none nor all."""
+    """Mask of one category's rows that are drawn: this share of each class, not none or all."""
     drawn = np.zeros(len(rows), bool)
     category = rows.category.iloc[0]
     for label in labels:

@@ -37,7 +37,7 @@ def load(dataset: str | Path, categories: Categories = None, seed: int = 0) -> p
             out like one of these or as ``normal/``, ``anomaly/``, ``masks/``, or else a tree of
             images of good parts. A relative one is looked for in the current directory, then in
             the project.
-        categories: Which ones, by default all.
+        categories: Names of categories, by default all.
         seed: Seed for the split, where the data set has none of its own, and for painted
             defects.
 

@@ -37,8 +37,8 @@ def visa(
     Args:
         root: Holds the objects and ``split_csv``, or ``1cls`` and its like; by default
             ``data/visa``, where :func:`download_visa` puts it.
-        categories: Which objects, by default all that are there.
-        protocol: Which split, ``"one_class"``, ``"high_shot"`` or ``"few_shot"``. The last one's
+        categories: Names of objects, by default all that are there.
+        protocol: Split, ``"one_class"``, ``"high_shot"`` or ``"few_shot"``. The last one's
             training samples are the pool to draw from; see
             :func:`~spdlib.datasets.protocols.few_shot`.
 
@@ -82,7 +82,7 @@ def download_visa(root: str | Path | None = None, url: str = URL, sha256: str = 
     taken as it is when it lies beside ``root`` under its own name.
 
     Args:
-        root: Where it goes, by default ``data/visa``.
+        root: Folder for it, by default ``data/visa``.
         url: Address of the archive.
         sha256: Digest of the archive, hexadecimal.
 
@@ -110,14 +110,14 @@ def download_visa(root: str | Path | None = None, url: str = URL, sha256: str = 
 
 
 def official_splits(images: Iterable[str | Path], protocol: str) -> list[str | None]:
-    """Where the published splits put images.
+    """Split of each image, as published.
 
     Args:
-        images: Their paths.
-        protocol: As for :func:`visa`.
+        images: Paths of the images.
+        protocol: Split, as for :func:`visa`.
 
     Returns:
-        For each ``"train"`` or ``"test"``, or None where it lies in no VisA tree with splits.
+        ``"train"`` or ``"test"`` for each, or None where it lies in no VisA tree with splits.
 
     Raises:
         ValueError: An image's tree has splits, but not this one, or this one lacks the image.

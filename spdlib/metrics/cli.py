@@ -54,12 +54,12 @@ def measure(
     """All metrics of maps on disk, category by category, one map in memory at a time.
 
     Args:
-        pairs: As :func:`spdlib.metrics.maps.find` makes them.
+        pairs: Files of maps and masks, as :func:`spdlib.metrics.maps.find` returns them.
         resize: Whether maps are brought to the size of their masks.
-        limit: As for :func:`spdlib.metrics.aupro`.
+        limit: Largest false positive rate, as for :func:`spdlib.metrics.aupro`.
         repeats: Resamplings of images for the intervals; 0 for none.
         seed: Seed of the resampling.
-        thresholds: Also count at so many thresholds, as VisA's own script does at 200.
+        thresholds: Number of thresholds to count at, too; VisA's own script has 200.
 
     Returns:
         Columns ``category``, ``task``, ``metric``, ``value``, ``low``, ``high`` and, of the best

@@ -1,4 +1,4 @@
-"""From labels and scores, or maps and masks, to counts: checked, chunk by chunk."""
+"""Counts of labels and scores, or maps and masks: checked, chunk by chunk."""
 
 import itertools
 import tempfile

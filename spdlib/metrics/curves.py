@@ -24,8 +24,8 @@ def roc_curve(labels: ArrayLike, scores: ArrayLike, tolerance: float = 1e-6) -> 
     """False and true positive rates, from (0, 0) to (1, 1).
 
     Args:
-        labels: As for :func:`auroc`.
-        scores: As for :func:`auroc`.
+        labels: 0 and 1, as for :func:`auroc`.
+        scores: Anomaly scores, as for :func:`auroc`.
         tolerance: Most that thinning may move the area under the curve, in all; 0 keeps all.
 
     Returns:

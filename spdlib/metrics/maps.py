@@ -63,7 +63,7 @@ def scan(pairs: pd.DataFrame, resize: bool = False) -> pd.DataFrame:
     """Reads all once, one after the other, so that what is wrong is known before any work.
 
     Args:
-        pairs: As :func:`find` makes them.
+        pairs: Files of maps and masks, as :func:`find` returns them.
         resize: Whether a map may be of another size than its mask.
 
     Returns:

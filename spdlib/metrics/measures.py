@@ -15,8 +15,8 @@ class Metric(NamedTuple):
     """A metric that follows from counts.
 
     Attributes:
-        title: As tables and results write it.
-        of: Its value, or its values (R,) where counts are of R weightings.
+        title: Name, as tables and results write it.
+        of: Function from counts to its value, or values (R,) where counts are of R weightings.
         regions: Whether it needs the regions of masks, which samples lack.
     """
 
@@ -192,8 +192,8 @@ def aupro(
     straight line, also where it is cut off at the limit.
 
     Args:
-        maps: As for :func:`pixel_metrics`.
-        masks: As for :func:`pixel_metrics`.
+        maps: Anomaly maps, as for :func:`pixel_metrics`.
+        masks: Ground truth, as for :func:`pixel_metrics`.
         limit: False positive rate up to which is integrated, in (0, 1].
 
     Returns:

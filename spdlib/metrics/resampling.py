@@ -26,13 +26,13 @@ def bootstrap(
     """Percentile intervals of the metrics over resampled images (Efron, 1979).
 
     Args:
-        labels: One an image, or a mask an image: (N,) or (N, H, W).
+        labels: Labels, one an image, or masks: (N,) or (N, H, W), 0 and 1.
         scores: Scores or maps of the same shape. Images are resampled, never pixels, whose
             neighbours say nearly the same.
         repeats: Number of draws of the images with replacement.
         level: Coverage, e.g. 0.95.
         seed: Seed of the resampling; the same seed draws the same images for every detector.
-        limit: As for :func:`spdlib.metrics.aupro`.
+        limit: Largest false positive rate, as for :func:`spdlib.metrics.aupro`.
 
     Returns:
         ``(low, high)`` by name of the metric, as exact as :func:`weighted` is.
@@ -56,9 +56,9 @@ def bootstrap_difference(
     """Gain of one detector over another, on the same resampled images.
 
     Args:
-        labels: One an image, or a mask an image: (N,) or (N, H, W).
+        labels: Labels, one an image, or masks: (N,) or (N, H, W), 0 and 1.
         scores: Scores or maps of the detector, of the same shape.
-        baseline: Those of the one it is compared with.
+        baseline: Scores or maps of the detector that it is compared with.
         repeats: Number of draws of the images with replacement, the same for both.
         level: Coverage.
         seed: Seed of the resampling.
@@ -87,11 +87,11 @@ def weighted(
     """The metrics of weighted images, for many weightings at once.
 
     Args:
-        labels: One an image, or a mask an image: (N,) or (N, H, W).
+        labels: Labels, one an image, or masks: (N,) or (N, H, W), 0 and 1.
         scores: Scores or maps of the same shape.
         weights: Weight of each image, and with it of each of its regions, (R, N), 0 or more;
             fractions are fine.
-        limit: As for :func:`spdlib.metrics.aupro`.
+        limit: Largest false positive rate, as for :func:`spdlib.metrics.aupro`.
 
     Returns:
         Arrays (R,) by name: ``auroc``, ``aupr``, ``average_precision``, ``max_f1`` and, of masks,
@@ -139,7 +139,7 @@ class ImageCounts(NamedTuple):
         return Counts(self.levels, positives, at_or_above - tied, at_or_above, total, *overlap)
 
     def weighted(self, weights: ArrayLike, limit: float = LIMIT) -> dict[str, Array]:
-        """As :func:`weighted`."""
+        """The metrics that :func:`weighted` gives."""
         check_limit(limit)
         with np.errstate(invalid="ignore", divide="ignore"):
             return values(replace(self.counts(weights), limit=limit))

@@ -1,4 +1,4 @@
-"""What only notebooks use: running and publishing them, their parameters, figures and explorers.
+"""Tools of notebooks alone: running and publishing them, parameters, figures and explorers.
 
     python -m spdlib.notebooks run [NAME ...] [--dataset PATH] [-p NAME VALUE ...]
     python -m spdlib.notebooks publish

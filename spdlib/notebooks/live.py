@@ -10,8 +10,8 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import DisplayHandle, display
 
+from spdlib.loop import Callback
 from spdlib.notebooks.figures import pretraining as plots
-from spdlib.training import Callback
 
 
 class LiveCurves(Callback):
@@ -24,7 +24,7 @@ class LiveCurves(Callback):
         share: Share of the time that may go into drawing.
 
     Attributes:
-        histories: One row a step, by method, as :func:`spdlib.pretraining.pretrain` returns it.
+        histories: Logs by method, as :func:`spdlib.pretraining.pretrain` returns them.
     """
 
     def __init__(self, share: float = 0.03):

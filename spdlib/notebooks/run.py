@@ -57,8 +57,8 @@ def run(notebooks: dict[Path, Values], folder: Path, verbose: bool = False) -> N
     """Executes notebooks in order into a folder, and says how it goes.
 
     Args:
-        notebooks: With their parameters.
-        folder: Where the executed ones go.
+        notebooks: Parameters by the notebooks' paths.
+        folder: Folder for the executed ones.
         verbose: Whether to show what their cells print.
 
     Raises:

@@ -35,7 +35,7 @@ def tables(
         dataset: A name or a folder, as for :func:`spdlib.datasets.load`.
         held_out: Most images to watch; spread evenly over the normal ones of the test split.
         seed: Seed of the split, where the data set has none of its own.
-        categories: Which ones; None for all.
+        categories: Names of categories; None for all.
 
     Returns:
         Two tables of samples without an image in common.

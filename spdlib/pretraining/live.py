@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spdlib.loop import Callback
 from spdlib.pretraining.monitors import spread
 from spdlib.pretraining.training import Pretraining
-from spdlib.training import Callback
 
 
 class Embeddings(Callback[Pretraining]):

@@ -1,4 +1,4 @@
-"""What is watched while an encoder is trained: what SPD asks for, and signs of collapse."""
+"""Measures to watch while an encoder is trained: what SPD asks for, and signs of collapse."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,19 +35,19 @@ def spot_the_difference(
     projection: Callable[[Tensor], Tensor] | None = None,
     blend: SmoothBlend = COMPONENTS["SmoothBlend"],
 ) -> dict[str, Any]:
-    """How well the distance to the anchor tells a blended image from a weak global view.
+    """AU-ROC and AU-PR of telling blended images from weak global views by distance to the anchor.
 
-    What SPD asks of the features, on images they were not trained on: each image's feature is
+    This is what SPD asks of features, on images they were not trained on: each one's feature is
     compared with that of a weak view of it and of a blended weak view.
 
     Args:
         network: Images (B, 3, H, W) to features (B, D), e.g. an encoder; evaluated as it is.
         images: uint8 (N, 3, H, W), normal, held out.
         size: Side of the views, pixels.
-        seed: Of views and blends: the same for every network that is compared.
+        seed: Seed of views and blends: the same for every network that is compared.
         batch_size: Images at a time.
-        projection: From features to where the SPD loss compares; evaluated as it is.
-        blend: What is blended in, e.g. one of :data:`COMPONENTS`.
+        projection: Map of features to where the SPD loss compares; evaluated as it is.
+        blend: Blend that makes the negatives, e.g. one of :data:`COMPONENTS`.
 
     Returns:
         ``auroc`` and ``aupr`` (weak views 0, blended views 1), in [0, 1]; the cosine distances
@@ -117,8 +117,8 @@ def collapse(std: float, effective_rank: float) -> str | None:
     """Says in words whether embeddings have collapsed; None if not.
 
     Args:
-        std: As :func:`spread` gives it.
-        effective_rank: Likewise.
+        std: Relative standard deviation, as :func:`spread` gives it.
+        effective_rank: Effective rank, as :func:`spread` gives it.
     """
     if std < COLLAPSED_STD:
         return (

@@ -1,4 +1,4 @@
-"""How to pretrain: one checked set of settings for notebook and command line, and two presets.
+"""Settings of pretraining, one checked set for notebook and command line, and two presets.
 
 ``paper`` holds each baseline's published defaults and Zou et al.'s eta; ``laptop`` departs from
 them where two cores and five minutes ask for it. :func:`table` shows both, side by side.
@@ -28,7 +28,7 @@ SQUASHED = "images, made square first"
 
 LAPTOP = {
     "encoder": "efficientnet_lite0", "weights": "imagenet", "size": 96, "eta": 1.0,
-    "epochs": 2, "batch_size": 32,
+    "epochs": 2, "batch_size": 16,
 }  # fmt: skip
 
 
@@ -49,12 +49,12 @@ class Settings(BaseModel):
     size: ImageSize = Field(description="side of the views, pixels")
     epochs: int = Field(gt=0, description="passes over the images")
     batch_size: int = Field(gt=1, description="images a step, over all processes")
-    optimizer: Literal["sgd", "lars"] = Field(description="with momentum 0.9")
+    optimizer: Literal["sgd", "lars"] = Field(description="optimiser, with momentum 0.9")
     base_lr: Positive = Field(description="learning rate at a batch of 256, scaled linearly")
-    weight_decay: float = Field(ge=0, description="of all weights; LARS spares norms and biases")
+    weight_decay: float = Field(ge=0, description="decay of weights; LARS spares norms, biases")
     schedule: Literal["cosine", "steps"] = Field(description="steps: a tenth every 30 epochs")
-    warmup_epochs: int = Field(ge=0, description="of linear growth of the learning rate")
-    temperature: Positive | None = Field(None, description="of the contrastive loss")
+    warmup_epochs: int = Field(ge=0, description="epochs of linear growth of the learning rate")
+    temperature: Positive | None = Field(None, description="temperature of the contrastive loss")
     queue: int | None = Field(None, gt=0, description="negative keys kept; multiple of the batch")
     key_momentum: Share | None = Field(None, description="share that MoCo's key encoder keeps")
     key_splits: int | None = Field(None, gt=0, description="groups that MoCo normalises keys in")
@@ -80,7 +80,7 @@ class Settings(BaseModel):
         True, description="SPD's passes leave batch normalisation's running statistics alone"
     )
     stages: list[Annotated[int, Field(ge=1, le=4)]] = Field(
-        [2, 3], min_length=1, description="of the encoder, for dense SPD and for the guard"
+        [2, 3], min_length=1, description="stages of the encoder, for dense SPD and for the guard"
     )
     projection: int = Field(0, ge=0, description="channels of dense SPD's projection; 0: none")
     guard: float = Field(0, ge=0, description="weight of a pull of the stages to where they start")
@@ -90,7 +90,7 @@ class Settings(BaseModel):
     patience: int = Field(
         0, ge=0, description="epochs without a better held-out score before it stops; 0: never"
     )
-    seed: int = Field(0, ge=0, description="of heads, views, blends and the order of images")
+    seed: int = Field(0, ge=0, description="seed of heads, views, blends and the order of images")
 
     @model_validator(mode="after")
     def _fits(self) -> "Settings":
@@ -193,10 +193,10 @@ def named(name: str, preset: str = "laptop", **changes: Any) -> Settings:
     """Settings of a training by its name, such as ``moco``, ``moco_spd`` or ``moco_spd_image``.
 
     Args:
-        name: As :attr:`Settings.name` gives it: a baseline, alone or with a key of
+        name: Name, as :attr:`Settings.name` gives it: a baseline, alone or with a key of
             :data:`spdlib.methods.TERMS` and departures from the preset.
-        preset: As for :func:`settings`.
-        **changes: Likewise.
+        preset: Name of the preset, as for :func:`settings`.
+        **changes: Settings by name, as for :func:`settings`.
 
     Raises:
         ValueError: The name does not say what departs; or as for :func:`settings`.
@@ -224,7 +224,7 @@ def _departures(text: str) -> dict[str, Any]:
 
 
 def preset_values(method: str, preset: str) -> dict[str, Any]:
-    """What a preset sets for a method."""
+    """Settings of a method that a preset gives, by name."""
     if method not in METHODS:
         raise ValueError(f"method: {method!r} is not one of {', '.join(METHODS)}")
     if preset not in ("laptop", "paper"):
@@ -257,7 +257,7 @@ def _source(method: str, preset: str) -> int:
 
 
 def open_questions() -> pd.DataFrame:
-    """What our sources leave open: setting, default, meaning, and who says what."""
+    """Settings that our sources leave open: default, meaning, and who says what."""
     fields = {name: Settings.model_fields[name] for name in OPEN_QUESTIONS}
     return pd.DataFrame(
         {

@@ -2,7 +2,7 @@
 
     python -m spdlib.pretraining --dataset elpv --method simsiam --eta 0.1
 
-The loop is :mod:`spdlib.training`'s: devices, nodes, precision, accumulation, resume. Views are
+The loop is :mod:`spdlib.loop`'s: devices, nodes, precision, accumulation, resume. Views are
 made on the training device, a batch at a time.
 """
 
@@ -25,13 +25,13 @@ from spdlib import checkpoints
 from spdlib.distributed import Process
 from spdlib.encoders import Encoder, load_encoder, save_encoder
 from spdlib.images import Images
+from spdlib.loop import Training, fit, generator, seed_of
 from spdlib.methods import METHODS, StrongView
 from spdlib.objectives import Objective, SpdCosine, SpdCrossEntropy, SpdDense, SpdPlacebo
 from spdlib.paths import dataset_name, need_room, replacing
 from spdlib.pretraining.monitors import collapse, spot_the_difference, spread
 from spdlib.pretraining.presets import Settings
 from spdlib.smoothblend import CutPaste, SmoothBlend
-from spdlib.training import Training, fit, generator, seed_of
 from spdlib.views import WHOLE, Share, WeakView, spd_triplet
 
 TERMS = ("loss", "baseline", "spd", "cos_positive", "cos_negative", "spd_accuracy", "guard")
@@ -48,7 +48,7 @@ class Views:
     """The random views of a step: the baseline's strong ones, and SPD's triplet.
 
     Args:
-        settings: Which views, of what size.
+        settings: Settings that decide the views and their size.
     """
 
     def __init__(self, settings: Settings):
@@ -68,9 +68,9 @@ class Views:
 
         Args:
             images: uint8 (B, 3, H, W), one share of a batch.
-            count: How many strong views.
-            generator: In the same state for all shares of a batch.
-            share: Which share.
+            count: Number of strong views.
+            generator: Generator, in the same state for all shares of a batch.
+            share: Share of the batch that the images are.
         """
         # Views are made as they are whatever the precision of the network's step.
         with torch.autocast(images.device.type, enabled=False):
@@ -91,7 +91,7 @@ def objective(encoder: Encoder, settings: Settings, classes: int = 0) -> Objecti
     Args:
         encoder: The network to train.
         settings: Method, eta, and what they need.
-        classes: How many the supervised method tells apart.
+        classes: Number of classes that the supervised method tells apart.
     """
     s, method = settings, METHODS[settings.method]
     values = s.model_dump() | {"classes": classes}
@@ -111,16 +111,16 @@ class Pretraining(Training):
     """A training of an encoder: its objective, views, log and watch.
 
     Args:
-        encoder: What is trained.
-        settings: How.
-        images: What it is trained on.
+        encoder: Encoder that is trained.
+        settings: Settings of the training.
+        images: Images that it is trained on.
         labels: Classes (N,) for the supervised method, from 0; -1 where there are none.
         held_out: uint8 images (N, 3, H, W) to watch it on, or None.
-        folder: Where checkpoints and the log go, or None.
+        folder: Folder for checkpoints and the log, or None.
         skip: Whether to go on where an image does not decode.
 
     Attributes:
-        objective: What is optimised.
+        objective: Objective that is optimised.
         said: Whether the last watch found a collapse, in words; or None.
         skipped: Numbers of the images that did not decode.
     """
@@ -172,7 +172,7 @@ class Pretraining(Training):
         )  # fmt: skip
 
     def rate(self) -> float:
-        """As the schedule has it."""
+        """Share of the largest learning rate, by the schedule."""
         return self.settings.rate_at(self.step, self.steps)
 
     def terms(self, batch: dict[str, Tensor], share: Share) -> dict[str, Tensor]:
@@ -195,7 +195,7 @@ class Pretraining(Training):
         return super().done or 0 < self.settings.patience * self.steps_an_epoch <= waited
 
     def before_step(self) -> None:
-        """What the baseline does once a step."""
+        """Calls the baseline, once a step."""
         self.objective.baseline.before_step()
 
     def names(self, batch: dict[str, Tensor]) -> str:
@@ -312,7 +312,7 @@ def order(count: int, batch_size: int, epochs: int, seed: int, start: int = 0) -
     out.
 
     Args:
-        count: How many images there are.
+        count: Number of images.
         batch_size: Images a step.
         epochs: Passes over the images.
         seed: Seed of the permutations.
@@ -344,18 +344,18 @@ def pretrain(
     """Trains the encoder in place.
 
     Args:
-        encoder: What to train; in evaluation mode afterwards, its provenance filled in.
-        images: Of side ``settings.source_size``, best; or what makes such: a table of samples,
+        encoder: Encoder to train; in evaluation mode afterwards, its provenance filled in.
+        images: Images, best of side ``settings.source_size``; or, to make such, a table of samples
             or uint8 (N, 3, H, W).
-        settings: How to train.
+        settings: Settings of the training.
         held_out: uint8 normal images to watch the training on, before the first step and after
             each epoch; None: no watch. Of fewer than 16 no collapse is spoken.
         labels: Classes (N,) for the supervised method; by default a table's categories.
-        folder: Where checkpoints and ``log.csv`` go, and where a training that was stopped is
+        folder: Folder for checkpoints and ``log.csv``, from which a training that was stopped is
             taken up again; None: nothing is written.
-        text: What the progress bar says.
-        skip: Where an image does not decode, take the next one, and say so, rather than stop.
-        **options: How and where it runs, as :func:`spdlib.training.fit` takes them: ``every``,
+        text: Text of the progress bar.
+        skip: Whether an image that does not decode is replaced by the next, rather than an error.
+        **options: Options of the run, as :func:`spdlib.loop.fit` takes them: ``every``,
             ``resume``, ``workers``, ``callbacks``, ``devices``, ``num_nodes``, ``accelerator``,
             ``precision``, ``accumulate_grad_batches``. A batch is what all processes and parts
             hold together.

@@ -1,4 +1,4 @@
-"""Two-class training: what labels buy once some defects have been collected (Zou et al., 2022).
+"""Two-class training: the gain by labels once some defects are collected (Zou et al., 2022).
 
 ``presets`` holds the settings, ``models`` the classifier, the U-Net and the probe, ``training``
 the training, ``augmentation`` what it reads; ``shots`` compares by number of labelled

@@ -31,7 +31,7 @@ def augmentation(name: Augment, size: int) -> v2.Transform:
     reflection, in image and mask alike.
 
     Args:
-        name: Which, see ``Augment``.
+        name: Name of the change, see ``Augment``.
         size: Side of the images, pixels.
 
     Returns:
@@ -57,7 +57,7 @@ def batch_order(
         labels: 0 and 1, one an image.
         steps: Batches.
         batch_size: Images a batch.
-        balance: How classes are balanced, see ``Balance``.
+        balance: Balance of the classes, see ``Balance``.
         seed: Seed of the order.
 
     Returns:
@@ -89,8 +89,8 @@ class TrainingImages(Dataset):
 
     Args:
         images: The images.
-        order: Which image stands at which place, as :func:`batch_order` gives.
-        augment: How they are augmented, see ``Augment``.
+        order: Number of the image at each place, as :func:`batch_order` gives.
+        augment: Augmentation, see ``Augment``.
         seed: Seed of the augmentations.
 
     Items are those of :class:`~spdlib.images.Images`; a list of places gives a batch of them.

@@ -121,7 +121,7 @@ def focal_loss(
     Args:
         logits: Log odds of an anomaly.
         masks: 0 and 1, or bool, of the same shape.
-        gamma: How much less the pixels count that are right already; 0 for cross-entropy.
+        gamma: Strength by which pixels that are right already count less; 0 for cross-entropy.
         alpha: Weight of anomalous pixels, normal ones have ``1 - alpha``; None for no weights.
 
     Returns:

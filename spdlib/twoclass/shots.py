@@ -59,7 +59,7 @@ def probes(
     Args:
         features: Features of all images (N, D).
         images: The images.
-        splits: As :func:`draw` gives them.
+        splits: Split tables by case, as :func:`draw` gives them.
 
     Returns:
         Each probe's scores of its split's test images.
@@ -84,7 +84,7 @@ def run(
         images: The table's images, among others.
         table: One of the tables that :func:`draw` gives.
         settings: Settings of the training; their task decides the model.
-        bar: As for :func:`spdlib.twoclass.train`.
+        bar: Progress bar or its text, as for :func:`spdlib.twoclass.train`.
 
     Returns:
         The losses, and what the model says of the test images.
@@ -122,12 +122,12 @@ def one_class(
     """One-class predictions of the test images of each number of shots, which were not learned.
 
     Args:
-        encoder: Where the detector's features come from.
-        normal: What it learns.
-        images: Of the splits' table.
-        splits: As :func:`draw` gives them. Draws share their test images, so the first will do.
+        encoder: Source of the detector's features.
+        normal: Images that it learns.
+        images: Images of the splits' table.
+        splits: Split tables of :func:`draw`. Draws share their test images, so the first will do.
         seed: Seed of the detector.
-        detector: One with maps, where masks are to be found.
+        detector: Record of the detector; one with maps, where masks are to be found.
     """
     model = detector.build(encoder, None, seed)
     model.fit(batch["image"] for batch in DataLoader(normal, 32))
@@ -191,7 +191,7 @@ def curve(rows: pd.DataFrame, metric: str = "AU-PR") -> pd.DataFrame:
     """One detector's results by number of shots.
 
     Args:
-        rows: As :func:`measure` gives them, of one task and downstream model.
+        rows: Results of :func:`measure`, of one task and downstream model.
         metric: The metric.
 
     Returns:
@@ -219,7 +219,7 @@ def differences(table: pd.DataFrame, baseline: str = "imagenet") -> pd.DataFrame
         baseline: The pretraining that others are compared with.
 
     Returns:
-        As :func:`spdlib.intervals.of_means` of the differences, by group and ``method``.
+        Table of :func:`spdlib.intervals.of_means` of the differences, by group and ``method``.
 
     Raises:
         ValueError: There is no such pretraining, it lacks a draw that another has, or one result
@@ -272,14 +272,14 @@ def gaps(
 
 
 def verdicts(curves: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:
-    """From how many shots on labels pay: where all of the interval lies above the line.
+    """Number of shots from which labels pay: all of the interval lies above the line.
 
     Args:
-        curves: As :func:`curve` gives them, of the two-class detector.
+        curves: Table of :func:`curve` for the two-class detector.
         lines: The same of the one-class detector, on the same test images.
 
     Returns:
-        By method: ``labels pay``, in words, and ``high-shot gain``, in percentage points. A
+        Columns ``labels pay``, in words, and ``high-shot gain``, in percentage points, by method. A
         number of shots counts only if all larger ones hold, too.
     """
     both = curves.merge(lines, on=["method", "shots"], suffixes=("", "_line"))

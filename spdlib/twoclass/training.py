@@ -1,7 +1,7 @@
-"""Two-class training: what labels buy once some defects have been collected (Zou et al., 2022).
+"""Two-class training: the gain by labels once some defects are collected (Zou et al., 2022).
 
 A classifier of images and a U-Net for pixels (:mod:`spdlib.twoclass.models`), trained by the
-loop of :mod:`spdlib.training`: all weights, or those that did not come from the encoder.
+loop of :mod:`spdlib.loop`: all weights, or those that did not come from the encoder.
 """
 
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from spdlib import paths
 from spdlib.images import Images
+from spdlib.loop import Training, fit
 from spdlib.progress import Bar
-from spdlib.training import Training, fit
 from spdlib.twoclass.augmentation import TrainingImages, batch_order
 from spdlib.twoclass.models import Classifier, Segmenter
 from spdlib.twoclass.presets import TwoClass
@@ -31,9 +31,9 @@ class TwoClassTraining(Training):
     """A training of a classifier or a U-Net.
 
     Args:
-        model: What is trained.
+        model: Model that is trained.
         images: The training images.
-        settings: How it is trained.
+        settings: Settings of the training.
         folder: Folder of checkpoints, or None.
     """
 
@@ -68,7 +68,7 @@ class TwoClassTraining(Training):
         return {"loss": self.model.loss(batch, self.settings, self.share)}
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """At a fixed learning rate."""
+        """Adam or SGD at a fixed learning rate."""
         s = self.settings
         given: dict[str, Any] = {"lr": s.learning_rate, "weight_decay": s.weight_decay}
         if s.optimizer == "adam":
@@ -98,10 +98,10 @@ def train(
         model: A :class:`Classifier` or :class:`Segmenter`.
         images: The training images, of both classes.
         settings: Settings for the model's task.
-        bar: A progress bar that counts images, or what one of its own should say.
-        folder: Where a checkpoint is kept, every ``EVERY`` iterations; a training that was
+        bar: Progress bar that counts images, or the text of one of its own.
+        folder: Folder of a checkpoint, kept every ``EVERY`` iterations; a training that was
             interrupted goes on from it, and ends as if it had not been.
-        **options: How and where it runs, as :func:`spdlib.training.fit` takes them: ``workers``,
+        **options: Options of the run, as :func:`spdlib.loop.fit` takes them: ``workers``,
             ``devices``, ``accelerator``, ``precision`` ...
 
     Returns:

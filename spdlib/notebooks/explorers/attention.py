@@ -27,7 +27,7 @@ def attention_explorer(
 
     Args:
         images: Anomalous images (N, 3, H, W).
-        names: Their names in the menu.
+        names: Names of the images in the menu.
         masks: Ground truth (N, H, W), all False where there is none.
         encoders: Encoders by pretraining method.
         banks: The encoders' banks, by the same names.

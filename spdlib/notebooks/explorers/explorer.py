@@ -28,7 +28,7 @@ def explorer(
         draw: Takes the controls' values by name, returns a figure or the bytes of a PNG.
         width: Width of the picture, CSS pixels; it shrinks with the page.
         height: Height of the picture's place, CSS pixels; by default as the picture needs.
-        columns: How many controls stand side by side.
+        columns: Number of controls side by side.
 
     Returns:
         A box with the attributes ``controls`` (the mapping), ``picture`` (the ``Image``),
@@ -51,7 +51,9 @@ def explorer(
         control.description = control.description or name
         control.style = {"description_width": "9em"}
         control.layout.width = "98%"
-    across = {"grid_template_columns": f"repeat({columns}, minmax(0, 1fr))", **page}
+    # Fewer controls side by side where the page is narrow, or enlarged.
+    least = f"max(20em, {100 // columns - 2}%)"
+    across = {"grid_template_columns": f"repeat(auto-fit, minmax({least}, 1fr))", **page}
     grid = widgets.GridBox(list(controls.values()), layout=across)
     # A picture smaller than its place is not to be stretched to it.
     place = {"align_items": "flex-start", "min_height": f"{height}px"}

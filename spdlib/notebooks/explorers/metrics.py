@@ -59,7 +59,7 @@ def threshold_explorer(
 
     Args:
         labels: 0 and 1, one an image.
-        scores: One an image.
+        scores: Scores, one an image.
         paths: The image files, in the same order.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)

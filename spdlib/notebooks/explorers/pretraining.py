@@ -28,9 +28,9 @@ def spot_explorer(
 
     Args:
         images: uint8 (N, 3, H, W).
-        names: Their names in the menu.
+        names: Names of the images in the menu.
         encoders: Encoders by pretraining method.
-        units: Their median distance between two images, as
+        units: Median distance of each encoder between two images, as
             :func:`spdlib.notebooks.figures.pretraining.unit` gives it.
         size: Side of the views that the encoders see, pixels.
     """

@@ -110,7 +110,7 @@ def scene(
     seed: int = 0,
     foreground: Foreground = "zero",
 ) -> Scene:
-    """What SmoothBlend makes of an image, from uniform numbers that the seed alone decides.
+    """An image blended by SmoothBlend, from uniform numbers that the seed alone decides.
 
     A setting changes only what it is about: the centres of what is cut and pasted stay where
     the paper's settings put them, and size, shape and colours keep their places in their
@@ -118,13 +118,13 @@ def scene(
 
     Args:
         image: Square (3, H, H), floats in [0, 1].
-        sigma: As for :class:`SmoothBlend`, as are ``area`` and ``aspect``.
+        sigma: Smoothing in pixels, as for :class:`SmoothBlend`, as are ``area`` and ``aspect``.
         area: Range of the patch's area.
         aspect: Range of the patch's aspect.
         jitter: Strength, the same for brightness, contrast, saturation and hue.
         weak: Whether a weak global view is taken first, as for a negative.
         seed: Seed of the numbers.
-        foreground: As for :class:`SmoothBlend`.
+        foreground: Kind of foreground, as for :class:`SmoothBlend`.
     """
     blend = SmoothBlend(area, aspect, sigma, (jitter,) * 4, foreground=foreground)
     size = tuple(image.shape[-2:])
@@ -142,7 +142,7 @@ def picture(shown: Scene, gain: float, beside: Mapping[str, Tensor] | None = Non
     Args:
         shown: The scene.
         gain: Factor of the difference.
-        beside: Four pictures (3, H, H) by title, to be shown in their place.
+        beside: Pictures (3, H, H) by title, to be shown in their place.
     """
     columns = beside or {
         "image; orange: cut, blue: pasted": shown.image,
@@ -152,11 +152,12 @@ def picture(shown: Scene, gain: float, beside: Mapping[str, Tensor] | None = Non
             plots.difference(shown.image, shown.blended, gain)
         ).permute(2, 0, 1) / 255
     }  # fmt: skip
-    canvas = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    canvas = Image.new("RGB", (len(columns) * (PANEL + GAP) - GAP, HEIGHT), "white")
     pen, scale = ImageDraw.Draw(canvas), PANEL / shown.draw.size[0]
     source, target = (b[0].tolist() for b in (shown.draw.source_boxes, shown.draw.target_boxes))
     side = math.ceil(shown.draw.size[0] / CLOSE)
-    for left, (title, pixels) in zip(range(0, WIDTH, PANEL + GAP), columns.items(), strict=True):
+    for number, (title, pixels) in enumerate(columns.items()):
+        left = number * (PANEL + GAP)
         canvas.paste(_panel(pixels), (left, LINE))
         canvas.paste(_panel(plots.around(pixels, target, side)), (left, 2 * LINE + PANEL))
         pen.text((left, 2), title, "black", _font())

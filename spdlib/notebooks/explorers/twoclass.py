@@ -18,7 +18,7 @@ def mask_explorer(
 
     Args:
         images: (N, 3, H, W) in [0, 1].
-        names: Their names in the menu.
+        names: Names of the images in the menu.
         masks: Ground truth (N, H, W), all False for normal images.
         maps: Log odds (N, H, W) by the model's name, as ``spdlib.twoclass.predict`` gives.
     """

@@ -125,8 +125,8 @@ def scores(summary: pd.DataFrame, measures: Sequence[str] = tuple(MEASURES)[:3])
     """Means and their intervals, a panel a measure, a row an encoder or baseline.
 
     Args:
-        summary: As :func:`spdlib.attention.summarise` makes, by the column ``encoder``.
-        measures: Which measures to show.
+        summary: Table of :func:`spdlib.attention.summarise`, by the column ``encoder``.
+        measures: Names of the measures to show.
     """
     rows = summary.set_index("measure").loc[[m for m in measures if m in set(summary.measure)]]
     rows = rows.reset_index().rename(columns={"mean": "value", "encoder": "method"})
@@ -140,7 +140,7 @@ def falls(summary: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """The perturbation check: how far the distance falls when a region is blurred.
 
     Args:
-        summary: As :func:`spdlib.attention.summarise` makes of perturbations, by the columns
+        summary: Table of :func:`spdlib.attention.summarise` for perturbations, by the columns
             ``setting`` and ``encoder``.
         titles: Panels, by setting.
     """

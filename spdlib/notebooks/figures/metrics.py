@@ -133,8 +133,8 @@ def operating_point(labels: ArrayLike, scores: ArrayLike, threshold: float) -> F
 
     Args:
         labels: 0 and 1.
-        scores: One a sample.
-        threshold: From here on a sample is flagged.
+        scores: Scores, one a sample.
+        threshold: Least score of a sample that is flagged.
     """
     if lacking := panels.missing(labels):
         return panels.nothing(f"{lacking}: no curve")
@@ -158,8 +158,8 @@ def threshold_view(
 
     Args:
         labels: 0 and 1, one an image.
-        scores: One an image.
-        threshold: From here on an image is flagged.
+        scores: Scores, one an image.
+        threshold: Least score of an image that is flagged.
         image: Returns the pixels of the image with the given number, (H, W) or (H, W, 3).
     """
     if lacking := panels.missing(labels):

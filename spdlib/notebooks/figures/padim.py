@@ -88,7 +88,7 @@ def comparison(
         masks: Ground truth (H, W), a column each.
         maps: Anomaly maps (H, W) by method, a row each.
         titles: Titles of the columns.
-        label: What the maps show.
+        label: Name of what the maps show.
     """
     scale = panels.common_scale(heat for heats in maps.values() for heat in heats)
     named = {style.method_name(method): heats for method, heats in maps.items()}
@@ -112,7 +112,7 @@ def cases(
         maps: Anomaly maps (N, H, W).
         masks: Ground truth (N, H, W).
         labels: 0 and 1, one an image.
-        scores: One an image.
+        scores: Scores, one an image.
     """
     rows = []
     for name, numbers in groups.items():
@@ -135,7 +135,7 @@ def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
     three, and one of their mean.
 
     Args:
-        rows: As :func:`spdlib.evaluation.measure` returns them.
+        rows: Results, as :func:`spdlib.evaluation.measure` returns them.
         metric: The metric drawn.
     """
     rows = rows[rows.metric == metric]
@@ -173,7 +173,7 @@ def differences(table: pd.DataFrame, shown: Sequence[str] = ("AU-PR", "AU-ROC"))
     """Gains of + SPD over its baseline, with 95 % intervals, a panel a metric.
 
     Args:
-        table: As :func:`spdlib.evaluation.differences` returns it.
+        table: Table of :func:`spdlib.evaluation.differences`.
         shown: Metrics.
     """
     rows = table[table.metric.isin(shown)].rename(columns={"difference": "value"})
@@ -188,7 +188,7 @@ def recall_by_area(table: pd.DataFrame) -> Figure:
     """Share of the defects found against their area, with Wilson's 95 % intervals.
 
     Args:
-        table: As :func:`spdlib.evaluation.recall_by_area` returns it.
+        table: Table of :func:`spdlib.evaluation.recall_by_area`.
     """
     fig, ax = style.figure(height=3.4, width=6.5)
     for number, (method, rows) in enumerate(table.groupby("method", sort=False)):
@@ -224,12 +224,12 @@ def view(
         image: The image (3, H, W).
         heat: Its anomaly map (H, W).
         mask: Its ground truth (H, W), all False where there is none.
-        threshold: From here on a pixel, and an image, is flagged.
+        threshold: Least score of a pixel, and of an image, that is flagged.
         top: Upper end of the colour scale.
         labels: 0 and 1, of all test images of the category.
         scores: Image scores of them.
-        number: Which of them is shown.
-        title: Above all.
+        number: Number of the image shown, in ``scores``.
+        title: Title above all.
     """
     fig, (left, middle, right) = style.figure(1, 3, 4.0, width_ratios=[1.35, 1.35, 1])
     scale = panels.common_scale([np.array([0, top])])

@@ -111,7 +111,7 @@ def grid(
         side: Width of a picture, inches, where the page has room for it.
         width: Width of the page, inches.
         scale: Colours and limits of all maps.
-        label: What the maps show; named below a colour bar.
+        label: Name of what the maps show, below a colour bar.
     """
     lines = [
         (name, [cell if isinstance(cell, Picture) else Picture(cell) for cell in cells])
@@ -212,12 +212,12 @@ def intervals(
     Args:
         table: Columns ``panel`` and ``row`` (text), ``value``, ``low``, ``high``, ``method``, which
             gives the colour (grey if empty), and, optional, ``shift`` in rows.
-        label: What the axis shows, below all.
-        mark: Where a vertical line stands.
+        label: Name of what the axis shows, below all.
+        mark: Value at which a vertical line stands.
         numbers: Whether values are written above their dots, as percentages.
-        form: How the axis is written.
+        form: Format of the axis's numbers.
         sharex: Whether all panels have one scale.
-        **limits: Of the axis, as ``Axes.set`` takes them.
+        **limits: Limits of the axis, as ``Axes.set`` takes them.
     """
     if table.empty:
         return nothing("nothing to compare")
@@ -270,7 +270,7 @@ def curves(
         pr: Axes of the precision-recall curves.
         detectors: Labels and scores, by name.
         look: Gives a detector's line by its name.
-        threshold: Where the dots are; by default at the best F1 of each.
+        threshold: Score at which the dots are; by default that of each one's best F1.
 
     Returns:
         The metrics of each, by name.
@@ -344,10 +344,10 @@ def gains(ax: Axes, points: pd.DataFrame, gap: float = 5, **look: Any) -> None:
     """A dot a method, and an arrow from each baseline to its + SPD.
 
     Args:
-        ax: Where to.
+        ax: Axes to draw on.
         points: Columns ``x`` and ``y``, by method.
-        gap: Between dots and arrows, points.
-        **look: Of the dots, beside that of their methods.
+        gap: Distance between dots and arrows, points.
+        **look: Look of the dots, beside that of their methods.
     """
     for method, (x, y) in points[["x", "y"]].iterrows():
         line = style.method_style(str(method))
@@ -359,7 +359,7 @@ def gains(ax: Axes, points: pd.DataFrame, gap: float = 5, **look: Any) -> None:
 
 
 def missing(labels: ArrayLike) -> str:
-    """Which class is not among labels 0 and 1, in words; empty if both are there."""
+    """Names of the classes that labels 0 and 1 lack, in words; empty if both are there."""
     there = set(np.unique(np.asarray(labels)).astype(int))
     return " and ".join(f"no {name} images" for k, name in enumerate(CLASSES) if k not in there)
 

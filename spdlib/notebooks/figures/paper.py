@@ -29,7 +29,7 @@ def contradictions(means: pd.DataFrame) -> Figure:
     """The distance of each column's mean from the printed one, and what rounding explains.
 
     Args:
-        means: As :func:`spdlib.paper.column_means` returns them.
+        means: Table of :func:`spdlib.paper.column_means`.
     """
     fig, ax = style.figure(height=3.4)
     order = [f"{name}{metric}" for name in paper.PRETRAININGS for metric in paper.METRICS]
@@ -82,7 +82,7 @@ def gains(table: pd.DataFrame, seed: int = 0) -> Figure:
     """Every gain of + SPD, a dot a subset, and their mean; a row a table of the paper.
 
     Args:
-        table: As :func:`spdlib.paper.gains` returns it.
+        table: Table of :func:`spdlib.paper.gains`.
         seed: Seed of the dots' vertical places, which mean nothing.
     """
     tables, rng = _tables(table, ["table"]), np.random.default_rng(seed)
@@ -130,10 +130,10 @@ def _gain_keys() -> list[Line2D]:
 
 @shows()
 def disagreements(pairs: pd.DataFrame) -> Figure:
-    """Where AU-PR and AU-ROC prefer different encoders: how often, and by how much.
+    """Pairs of encoders that AU-PR and AU-ROC rank differently: how often, and by how much.
 
     Args:
-        pairs: As :func:`spdlib.paper.disagreements` returns them.
+        pairs: Table of :func:`spdlib.paper.disagreements`.
     """
     fig, (bars, dots) = style.figure(1, 2, 4.2, width_ratios=[1.15, 1])
     tables = _tables(pairs, ["task", "table"])
@@ -162,9 +162,9 @@ def beside(own: pd.DataFrame, theirs: pd.DataFrame) -> Figure:
     or over categories where there are more than a few.
 
     Args:
-        own: As :func:`spdlib.comparison.gains` returns them. Protocols that ``theirs`` does not
+        own: Table of :func:`spdlib.comparison.gains`. Protocols that ``theirs`` does not
             have are left out.
-        theirs: As :func:`spdlib.paper.gains` returns them. Shown where there are own gains, or
+        theirs: Table of :func:`spdlib.paper.gains`. Shown where there are own gains, or
             whole if there are none to put below them.
     """
     known, measured = (set(zip(t.protocol, t.task, strict=True)) for t in (theirs, own))
@@ -228,7 +228,7 @@ def dumbbells(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]], label: str) 
         rows: Columns ``row``, ``method``, ``value`` and ``mark`` (``"?"`` if suspect), in the
             order in which they are shown.
         pairs: Baseline and method with SPD.
-        label: What the values are.
+        label: Name of the values.
     """
     rows = rows.drop_duplicates(["row", "method"]).assign(panel="", shift=0.0, low=rows.value)
     for place, (baseline, method) in enumerate(pairs):

@@ -125,7 +125,7 @@ def collapse(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """A healthy and a broken training: the loss, and what only the features tell.
 
     Args:
-        histories: Two or more, by name; the last is drawn as the broken one.
+        histories: Logs by name, two or more; the last is drawn as the broken one.
     """
     fig, axes = style.figure(1, 3, 3.0)
     looks = {name: {"color": style.BLUE, "linestyle": "--"} for name in histories}

@@ -86,7 +86,7 @@ def patch(image: Tensor, draw: Draw) -> Figure:
 
     Args:
         image: (C, H, W).
-        draw: For one image.
+        draw: Draw for one image.
     """
     left, top, right, bottom = draw.source_boxes[0].tolist()
     cut = f"the patch: {right - left} × {bottom - top} pixels"
@@ -109,7 +109,7 @@ def layers(foreground: Tensor, draw: Draw, blend: SmoothBlend) -> Figure:
 
     Args:
         foreground: (C, H, W), zero but for the patch.
-        draw: For one image.
+        draw: Draw for one image.
         blend: Smooths the mask.
     """
     row, sigma = _middle(draw), blend.sigma_for(draw.size)
@@ -131,7 +131,7 @@ def profiles(images: Mapping[str, Tensor], draw: Draw, side: int) -> Figure:
 
     Args:
         images: (C, H, W), by name; the first is the image itself.
-        draw: For one image.
+        draw: Draw for one image.
         side: Side of what is shown around the paste, pixels.
     """
     box, row = draw.target_boxes[0].tolist(), _middle(draw)
@@ -213,7 +213,7 @@ def strip(
 
 @shows()
 def visibility(changes: Mapping[str, Changes], threshold: int) -> Figure:
-    """How many pixels change by how much, and how many draws stay below a threshold.
+    """Shares of pixels by how much they change, and of draws that stay below a threshold.
 
     Args:
         changes: Changes by ``"SmoothBlend"`` and ``"CutPaste"``.

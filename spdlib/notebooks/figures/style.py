@@ -1,4 +1,4 @@
-"""What all figures share: fonts, widths, one colour a method, how names are written, alt texts."""
+"""Style of all figures: fonts, widths, one colour a method, spelling of names, alt texts."""
 
 import functools
 import io

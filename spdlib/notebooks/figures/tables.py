@@ -42,7 +42,7 @@ def style_table(
         values: Numbers; columns are (method, metric), NaN where nothing was measured.
         text: Text of the cells, of the same shape.
         pairs: Method with SPD to its baseline.
-        caption: Above the table.
+        caption: Text above the table.
         uuid: Names the HTML, so that the same table is always the same HTML.
     """
     methods = values.columns.unique(0)
@@ -65,7 +65,7 @@ def own(name: str, rows: pd.DataFrame) -> Styler:
     """A table of one's own results in the paper's layout: means, ± half a 95 % interval.
 
     Args:
-        name: Above the table.
+        name: Text above the table.
         rows: One of :func:`spdlib.comparison.tables`.
     """
     means = comparison.summary(comparison.with_means(rows))

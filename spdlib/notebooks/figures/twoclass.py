@@ -66,7 +66,7 @@ def draw(images: Tensor, labels: Sequence[int], title: str) -> Figure:
     Args:
         images: (N, 3, H, W) in [0, 1].
         labels: 0 and 1, one an image.
-        title: Of the first row's first image, above all.
+        title: Title of the first row's first image, above all.
     """
     of_class = [images[np.asarray(labels) == value] for value in (0, 1)]
     fig = panels.grid(zip(panels.CLASSES, map(list, of_class), strict=True), side=1.7)
@@ -79,7 +79,7 @@ def losses(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """The loss of each training, iteration by iteration, smoothed over five.
 
     Args:
-        histories: As ``spdlib.twoclass.train`` returns them, by pretraining and, after a
+        histories: Tables of ``spdlib.twoclass.train``, by pretraining and, after a
             slash, task: ``"simsiam_spd/detection"``.
     """
     tasks = list(dict.fromkeys(name.rpartition("/")[2] for name in histories))
@@ -188,8 +188,8 @@ def mistakes(
     Args:
         images: Returns the pixels (3, H, W) of the image with a number.
         labels: 0 and 1.
-        scores: One an image.
-        threshold: From here on an image is flagged; titles say on which side each is.
+        scores: Scores, one an image.
+        threshold: Least score of a flagged image; titles say on which side each is.
         count: Images of each class.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
@@ -214,7 +214,7 @@ def overlay(image: Tensor, truth: ArrayLike, probability: ArrayLike, threshold: 
         image: (3, H, W) in [0, 1].
         truth: Its mask (H, W).
         probability: (H, W), in [0, 1].
-        threshold: From here on a pixel is marked.
+        threshold: Least probability of a pixel that is marked.
     """
     truth, marked = np.asarray(truth, bool), np.asarray(probability) >= threshold
     cells = [Picture(image, mask=truth), Picture(heat=probability, mask=truth), image]

@@ -31,22 +31,22 @@ PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {  # of weights,
 
 
 class Training:
-    """What is trained, on what, and how far it has come.
+    """A module that is trained, its data, and how far it has come.
 
     A kind of training derives from it and says what a step is; :func:`fit` does the rest.
 
     Args:
         module: Holds all weights that are trained.
         data: The training images; ``data[[3, 5]]`` is a batch.
-        steps: How many steps there are.
+        steps: Number of steps.
         batch_size: Images a step, over all processes and parts.
         seed: Seed of what the module draws.
 
     Attributes:
         step: Steps done.
         rows: The log, one dict a step.
-        folder: Where checkpoints go, or None.
-        device: Where it trains; ``dtype`` is that of the weights there.
+        folder: Folder for checkpoints, or None.
+        device: Device that it trains on; ``dtype`` is that of the weights there.
     """
 
     def __init__(self, module: nn.Module, data: Dataset, steps: int, batch_size: int, seed: int):
@@ -74,18 +74,18 @@ class Training:
         raise NotImplementedError
 
     def about(self) -> dict[str, Any]:
-        """What tells one training from another: a checkpoint fits only its own."""
+        """Description that tells one training from another: a checkpoint fits only its own."""
         raise NotImplementedError
 
     def before_step(self) -> None:
-        """Before each step, in every process; once, however many parts its batch is taken in."""
+        """Called before each step, in every process; once, however many parts its batch has."""
 
     def rate(self) -> float:
         """Share of the largest learning rate at this step."""
         return 1.0
 
     def names(self, batch: dict[str, Any]) -> str:
-        """What a message calls the first images of a batch."""
+        """Name of a batch's first images in messages."""
         return ""
 
     def advance(self, row: dict[str, float]) -> None:
@@ -93,7 +93,7 @@ class Training:
         self.rows.append(row)
 
     def state(self) -> dict[str, Any]:
-        """What else a checkpoint keeps: tensors and plain types."""
+        """Further content of a checkpoint: tensors and plain types."""
         return {"rows": self.rows}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -101,10 +101,10 @@ class Training:
         self.rows = state["rows"]
 
     def begin(self) -> None:
-        """Before the first step; in the first process only."""
+        """Called before the first step; in the first process only."""
 
     def end(self, process: Process) -> None:
-        """After the last step."""
+        """Called after the last step."""
 
 
 T = TypeVar("T", bound=Training, contravariant=True)
@@ -114,13 +114,13 @@ class Callback(Generic[T]):
     """Listens to a training, in the first process."""
 
     def on_start(self, training: T) -> None:
-        """Before the first step."""
+        """Called before the first step."""
 
     def on_step(self, training: T) -> None:
-        """After each step."""
+        """Called after each step."""
 
     def on_end(self, training: T) -> None:
-        """After the last step."""
+        """Called after the last step."""
 
 
 def fit(
@@ -139,10 +139,10 @@ def fit(
     """Trains to the end, from the last checkpoint in the training's folder if there is one.
 
     Args:
-        training: What is trained; its module stays on the device.
-        bar: A progress bar that counts images, or what one of its own should say.
+        training: Training to do; its module stays on the device.
+        bar: Progress bar that counts images, or the text of one of its own.
         every: Steps between two checkpoints; there is always one at the end.
-        resume: False starts over where there is a checkpoint.
+        resume: Whether to go on where there is a checkpoint, or to start over.
         workers: Processes that read images, for each device.
         callbacks: Listeners.
         devices: Processes a machine, one a device.
@@ -265,7 +265,7 @@ class _Loop:
         self.scaler = torch.amp.GradScaler(device.type, enabled=mixed is torch.float16)
 
     def take(self, batches: Iterator[dict[str, Any]]) -> dict[str, float]:
-        """One step; its row of the log."""
+        """Takes one step, and returns its row of the log."""
         for group in self.optimizer.param_groups:
             share = self.training.rate() if group.get("scheduled") else 1.0
             group["lr"] = group["initial_lr"] * share
