@@ -1,4 +1,4 @@
-"""What an encoder is measured on, and with: solar cells, an MVTec AD folder, pairs of boards.
+"""Test sets and measures of an encoder: solar cells, an MVTec AD folder, pairs of boards.
 
 Each function returns rows: test set, category, measure, value in [0, 1], and the ends of the
 interval over resampled test images, if there is one.

@@ -134,4 +134,4 @@ def test_text_is_what_the_rows_give():
     assert text in report.DOCS.read_text(encoding="utf-8")
     readme = (paths.root() / "README.md").read_text(encoding="utf-8")
     if "<!-- study -->" in readme:
-        assert report.front(figures.claims(found)) in readme
+        assert report.front(found, figures.claims(found)) in readme

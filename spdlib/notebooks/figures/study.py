@@ -36,7 +36,7 @@ ARMS = {
     "image": ("SPD, image", "simsiam"),
     "context": ("SPD, context", "simsiam"),
     "cutpaste": ("SPD by CutPaste", "simsiam"),
-    "simsiam_frozen": ("SimSiam, frozen norm", "simsiam"),
+    "simsiam_frozen": ("SimSiam, frozen, slow", "simsiam"),
     "dense": ("dense SPD", "simsiam_frozen"),
     "dense_pull": ("dense SPD, pull", "simsiam_frozen"),
     "simsiam_long": ("SimSiam, as long as SPD", "spd"),
@@ -131,6 +131,8 @@ def title(arm: str) -> str:
 def figure(compared: pd.DataFrame, arms: Sequence[str] | None = None) -> Figure:
     """Differences of arms, a panel a measure: dots are training seeds, lines 95 % intervals.
 
+    In colour where the interval, taken alone, excludes zero.
+
     Args:
         compared: As :func:`against_baselines` gives it.
         arms: Which ones, by default all that are there.
@@ -138,7 +140,7 @@ def figure(compared: pd.DataFrame, arms: Sequence[str] | None = None) -> Figure:
     shown = [arm for arm in arms or ARMS if arm in set(compared.arm)]
     measures = [m for m in MEASURES if compared[compared.measure == m]["mean"].notna().any()]
     fig, axes = style.figure(
-        2, -(-len(measures) // 2), height=2.2 + 0.42 * len(shown), sharey=True, squeeze=False
+        2, -(-len(measures) // 2), height=2.0 + 0.56 * len(shown), sharey=True, squeeze=False
     )
     for ax, measure in zip(axes.flat, measures, strict=False):
         for place, arm in enumerate(shown):
@@ -153,9 +155,9 @@ def figure(compared: pd.DataFrame, arms: Sequence[str] | None = None) -> Figure:
         ax.set_title(MEASURES[measure][2], fontsize=9)
     for ax in axes.flat[len(measures) :]:
         ax.axis("off")
-    names = [f"{title(arm)}\n− {title(ARMS[arm][1])}" for arm in shown]
+    names = [f"{title(arm)} − {title(ARMS[arm][1])}" for arm in shown]
     for ax in axes[:, 0]:
-        panels.name_rows(ax, names)
+        panels.name_rows(ax, names, fontsize=8)
     fig.supxlabel("difference, percentage points", fontsize=9)
     return fig
 
