@@ -250,7 +250,7 @@ def neighbours(
                 title = str(kind) if kind != name or place == 0 else ""
                 cells.append(Picture(image, title=title, colour=colour, frame=colour))
             rows.append((style.method_name(method), cells))
-    return panels.grid(rows)
+    return panels.grid(rows, side=0.8)
 
 
 @shows()
