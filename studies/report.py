@@ -161,17 +161,15 @@ def front(found: pd.DataFrame, claims: pd.DataFrame) -> str:
     told = own[(own.low > 0) | (own.high < 0)]
     start = figures.differences(found, [("spd", "imagenet")])
     held = claims[claims.holds]
+    total = len(own)
     text = (
         f"In the paper it does: where its tables on VisA are sound, + SPD raises the mean of "
-        f"{(counts['mean'] > 0).sum()} of {len(counts)} comparisons. Here, in a study written down "
-        f"before it was run ([docs/study.md](docs/study.md); {study.STEPS} steps from ImageNet "
-        f"weights, {own.n.max()} training seeds), {len(held) or 'none'} of {len(claims)} claims "
-        f"hold after Holm's correction{': ' * bool(len(held))}{_named(held) * bool(len(held))}. "
-        f"Taken alone, the interval of what SPD adds to SimSiam excludes zero for {_named(told)} "
-        f"(points), and holds it for the other {len(own) - len(told)} of {len(own)} measures, "
-        f"nearest neighbours and PaDiM among them. Compared with the ImageNet encoder that the "
-        f"training started from, it is above for {_named(start[start.low > 0])}; below for "
-        f"{_named(start[start.high < 0])}. What long trainings do, this does not say."
+        f"{(counts['mean'] > 0).sum()} of {len(counts)} comparisons. Here, after {study.STEPS} "
+        f"steps from ImageNet weights, {len(held) or 'none'} of {len(claims)} claims hold after "
+        f"correction ([a study](docs/study.md), {own.n.max()} training seeds). Taken alone, what "
+        f"SPD adds to SimSiam is told from zero by {len(told)} of {total} measures: "
+        f"{_named(told)} points. Against the ImageNet encoder that it started from it is above by "
+        f"{(start.low > 0).sum()} of {total} and below by {(start.high < 0).sum()}."
     )
     picture = "![Differences in percentage points, by training seed](docs/study.png)"
     return f"{textwrap.fill(text, 99, break_on_hyphens=False)}\n\n{picture}"

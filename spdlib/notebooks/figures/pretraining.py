@@ -100,12 +100,14 @@ def training(histories: Mapping[str, pd.DataFrame]) -> Figure:
     apart = []
     for method, history in histories.items():
         for name, colour in (("positive", WEAK), ("negative", BLENDED)):
-            _line(cosines, _known(history, f"cos_{name}"), color=colour, label=name)
+            look = looks[method] | {"color": colour, "markerfacecolor": colour, "label": None}
+            _line(cosines, _known(history, f"cos_{name}"), **look)
         features, projections = (_known(history, f"spot_{k}") for k in ("auroc", "projected"))
         # An auxiliary head compares features, too: nothing of its own to show.
         if len(projections) and not projections.equals(features):
             apart.append((projections, looks[method] | {"linestyle": ":", "label": None}))
-    panels.legend(cosines, cosines, "best", ncols=1)
+    signs = {"positive": WEAK, "negative": BLENDED}
+    cosines.legend(handles=[panels.key(k, "-", color=colour) for k, colour in signs.items()])
     _against_steps(fig, WATCHED, histories, looks)
     panels.legend(fig, spot)
     for projections, look in apart:
@@ -169,7 +171,7 @@ def _line(ax: Axes, values: pd.Series, **look: Any) -> None:
     if len(values) > MANY:
         ax.plot(values.index, values, color=look["color"], linewidth=0.7, alpha=0.4)
         values = values.rolling(SMOOTH, center=True, min_periods=1).mean()
-        look["marker"] = ""
+        look["markevery"] = max(1, len(values) // 5)
     if len(values):
         ax.plot(values.index, values, **{"linewidth": 2, "markersize": 6} | look)
 
@@ -248,7 +250,7 @@ def neighbours(
                 title = str(kind) if kind != name or place == 0 else ""
                 cells.append(Picture(image, title=title, colour=colour, frame=colour))
             rows.append((style.method_name(method), cells))
-    return panels.grid(rows)
+    return panels.grid(rows, side=0.8)
 
 
 @shows()

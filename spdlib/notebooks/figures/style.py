@@ -11,8 +11,9 @@ import seaborn as sns
 from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
-from spdlib.methods import SPD_SUFFIX, method_name
+from spdlib.methods import SPD_SUFFIX, method_name, split_name
 
 WIDTH = 9.0  # inches: a notebook's text width at 100 dpi
 
@@ -123,7 +124,7 @@ def in_words(fig: Figure) -> str:
 def method_style(method: str) -> dict[str, Any]:
     """Keyword arguments of a method's line: dashed and open for a baseline, solid with SPD."""
     base = max((m for m in METHOD_COLOURS if f"{method}_".startswith(f"{m}_")), default="", key=len)
-    colour, spd = METHOD_COLOURS.get(base, BLACK), SPD_SUFFIX in method
+    colour, spd = METHOD_COLOURS.get(base, BLACK), split_name(method)[1] in ("spd", "dense")
     variant = method.removeprefix(base).removeprefix(SPD_SUFFIX) if base else ""
     return {
         "color": colour,
@@ -182,7 +183,10 @@ def png(fig: Figure, places: dict[Any, list[Any]] | None = None, **how: Any) -> 
         for ax, place in zip(fig.axes, places[key], strict=True):
             ax.set_position(place)
     buffer = io.BytesIO()
-    fig.savefig(buffer, pil_kwargs={"compress_level": 6 if places is None else 1}, **how)
+    fig.savefig(buffer, pil_kwargs={"compress_level": 1}, **how)
     if places is not None:
         places[key] = [ax.get_position(original=True) for ax in fig.axes]
-    return buffer.getvalue()
+        return buffer.getvalue()
+    small = io.BytesIO()  # to be kept: an eighth smaller without transparency
+    Image.open(buffer).convert("RGB").save(small, "PNG", optimize=True)
+    return small.getvalue()
