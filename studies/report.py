@@ -87,6 +87,7 @@ def results(rows, found, compared, claims) -> str:
         markdown(claim_table(claims), "claim"),
         "### What each arm has over the one it is compared with",
         "![Differences by training seed](study.png)",
+        "Dots are training seeds, lines 95 % intervals, in colour where one alone excludes zero.",
         markdown(gain_table(compared, ONLY_TITLES), "arm"),
         "### What each arm has over the ImageNet encoder that it started from",
         markdown(gain_table(figures.differences(found, started), ONLY_TITLES), "arm"),
