@@ -55,6 +55,10 @@ COMMANDS = {
     'make run DATASET=path/to/lines CATEGORIES="a b"': MADE.replace("07", "01")
     + ' run DATASET=lines CATEGORIES="a b"',
     ". .venv/bin/activate": f". {shlex.quote(str(BIN))}/activate",
+    "python -m spdlib.notebooks run 01 -p images 30": "tests/test_notebook_runs.py::"
+    "test_runs_without_an_error_anywhere",
+    "python -m spdlib.notebooks run 02": "tests/test_notebook_runs.py::"
+    "test_runs_without_an_error_anywhere",
     "python -m spdlib.notebooks run 03 -p seed 1": "python -m spdlib.notebooks run 07 -p seed 1",
     "papermill notebooks/02_spd_pretraining.ipynb runs/eta0.1.ipynb -p eta 0.1 -p interactive "
     "False": "papermill ROOT/notebooks/07_paper_comparison.ipynb table8.ipynb -p table 8 "
