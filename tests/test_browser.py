@@ -17,9 +17,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 from test_notebook_runs import TINY
 
-from spdlib import execution, notebooks, paths
+from spdlib import notebooks, paths
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +82,7 @@ def lab(tmp_path_factory):
     version = "{}.{}.{}".format(*sys.version_info)
     for path in notebooks.find():
         nb = nbformat.read(path, as_version=4)
-        small = execution._with_parameters(path, TINY[path.stem])
+        small = parameterize_notebook(load_notebook_node(str(path)), TINY[path.stem])
         # The kernel's version is part of a notebook; a reader with another sees it renewed.
         nb.metadata["language_info"]["version"] = version
         nbformat.write(nb, folder / path.name)
