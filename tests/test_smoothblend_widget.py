@@ -66,6 +66,9 @@ def test_foregrounds_stand_side_by_side(box):
     assert errors(box) == []
     for column, blended in enumerate(first.values()):
         assert np.array_equal(panel(box, 0, column), blended)
+    before = box.picture.value
+    box.controls["gain"].value = 16
+    assert box.picture.value != before
 
 
 def test_new_draw_takes_the_next_seed(box):

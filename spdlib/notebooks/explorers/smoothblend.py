@@ -142,16 +142,15 @@ def picture(shown: Scene, gain: float, beside: Mapping[str, Tensor] | None = Non
     Args:
         shown: The scene.
         gain: Factor of the difference.
-        beside: Pictures (3, H, H) by title, to be shown in their place.
+        beside: Blends (3, H, H) of the image by title, to be shown in their place, with their
+            differences below.
     """
     columns = beside or {
         "image; orange: cut, blue: pasted": shown.image,
         f"mask alpha, at most {shown.alpha.max():.2f}": shown.alpha.expand(3, -1, -1),
         "blend": shown.blended,
-        f"difference × {gain:g}; blue: darker": torch.from_numpy(
-            plots.difference(shown.image, shown.blended, gain)
-        ).permute(2, 0, 1) / 255
-    }  # fmt: skip
+        f"difference × {gain:g}; blue: darker": _difference(shown.image, shown.blended, gain),
+    }
     canvas = Image.new("RGB", (len(columns) * (PANEL + GAP) - GAP, HEIGHT), "white")
     pen, scale = ImageDraw.Draw(canvas), PANEL / shown.draw.size[0]
     source, target = (b[0].tolist() for b in (shown.draw.source_boxes, shown.draw.target_boxes))
@@ -159,19 +158,25 @@ def picture(shown: Scene, gain: float, beside: Mapping[str, Tensor] | None = Non
     for number, (title, pixels) in enumerate(columns.items()):
         left = number * (PANEL + GAP)
         canvas.paste(_panel(pixels), (left, LINE))
-        canvas.paste(_panel(plots.around(pixels, target, side)), (left, 2 * LINE + PANEL))
+        below = _difference(shown.image, pixels, gain) if beside else pixels
+        canvas.paste(_panel(plots.around(below, target, side)), (left, 2 * LINE + PANEL))
         pen.text((left, 2), title, "black", _font())
     for box, colour in () if beside else ((source, plots.SOURCE), (target, plots.TARGET)):
         left, top, right, bottom = (scale * edge for edge in box)
         for grown, ink in ((2, "black"), (1, colour)):  # on a black edge
             edges = (left - grown, top - grown + LINE, right + grown, bottom + grown + LINE)
             pen.rectangle(edges, outline=ink, width=2 * grown)
-    close = f"the same around the paste, {CLOSE} times as large"
+    what = f"difference × {gain:g}" if beside else "the same"
+    close = f"{what} around the paste, {CLOSE} times as large"
     for top, text in ((LINE + PANEL, close), (HEIGHT - 2 * LINE, _about(shown))):
         pen.text((0, top + 2), text, "black", _font(), spacing=6)
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _difference(before: Tensor, after: Tensor, gain: float) -> Tensor:
+    return torch.from_numpy(plots.difference(before, after, gain)).permute(2, 0, 1) / 255
 
 
 def _panel(image: Tensor) -> Image.Image:
