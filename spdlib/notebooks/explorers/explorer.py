@@ -9,9 +9,20 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ipywidgets as widgets
+import traitlets
 from matplotlib.figure import Figure
 
 from spdlib.notebooks.figures import style
+
+
+class Picture(widgets.Image):
+    """An image whose tooltip, its words for those who do not see it, reaches the page.
+
+    The page shows a widget's tooltip only if its description is empty, and fails where it has
+    none, as images.
+    """
+
+    description = traitlets.Unicode("").tag(sync=True)
 
 
 def explorer(
@@ -35,7 +46,7 @@ def explorer(
         ``messages`` (the ``Output`` that holds errors) and ``redraw()``.
     """
     page = {"max_width": "100%", "width": f"{width}px"}
-    picture, messages = widgets.Image(format="png", layout=page), widgets.Output()
+    picture, messages = Picture(format="png", layout=page), widgets.Output()
     places: dict[Any, list[Any]] = {}
 
     def redraw(*_: Any) -> None:
