@@ -47,7 +47,8 @@ const moved = () => { window.moved ??= performance.now(); };
 for (const kind of ['keydown', 'pointerdown', 'click']) box.addEventListener(kind, moved, true);
 window.watched = new MutationObserver(changes => {
   for (const {target} of changes)
-    if (target.tagName === 'IMG') target.decode().then(() => { window.shown = performance.now(); });
+    if (target.tagName === 'IMG')  // one that the next replaces meanwhile is not decoded
+      target.decode().then(() => { window.shown = performance.now(); }, () => {});
 });
 window.watched.observe(box, {subtree: true, attributes: true, attributeFilter: ['src']});
 """
