@@ -1,5 +1,6 @@
 """Sweeps: grids against a notebook, runs on processes and on a Dask cluster, resumed, killed."""
 
+import functools
 import itertools
 import json
 import os
@@ -261,10 +262,15 @@ def test_a_dask_cluster_finishes_what_a_killed_worker_began(toy):
 def test_an_interrupted_sweep_ends_its_runs(toy):
     command = [sys.executable, "-m", "spdlib.sweep", str(toy), "-p", "wait", "true"]
     folder = paths.runs() / "sweeps" / "toy" / "wait=true"
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        running = wait_for(lambda: run_in(folder))
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) != 0
+    # A shell's background jobs ignore the signal, and so do their children.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=heed) as process:
+        try:
+            running = wait_for(lambda: run_in(folder))
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) != 0
+        finally:
+            process.kill()
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in running))
     assert not any(run.is_done for run in sweep.plan(toy, {"wait": True}))
 
