@@ -262,7 +262,8 @@ def test_opening_leaves_a_notebook_as_it_is(browser, lab):
             shot(browser, f"{Path(name).stem}_opened")
 
 
-@pytest.mark.parametrize("name", NAMES)
+# 06 and 07 have not been followed to their end yet; theirs are moved without a browser elsewhere.
+@pytest.mark.parametrize("name", [name for name in NAMES if name[:2] not in ("06", "07")])
 def test_every_control_changes_its_picture(name, browser, lab, capsys):
     with opened(browser, f"small_{name}"):
         follow(name, browser, capsys)
