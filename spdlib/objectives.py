@@ -252,7 +252,9 @@ class Objective(nn.Module):
         """
         terms = {"baseline": self.baseline.loss(*strong)}
         terms["loss"] = terms["baseline"]
-        if self.spd is not None and triplet is not None:
+        if self.spd is not None:
+            if triplet is None:
+                raise ValueError(f"triplet: none, and eta is {self.eta}")
             with self.pass_triplet(self.baseline):
                 terms |= self.spd(self.baseline, triplet)
             terms["loss"] = terms["baseline"] + self.eta * terms["spd"]

@@ -272,6 +272,11 @@ def test_spd_joins_a_baseline_as_eta_times_its_loss(joint, encoder, batches):
         Objective(ours.baseline, SpdCosine(), eta=-1)
 
 
+def test_spd_without_a_triplet_is_refused(encoder, batches):
+    with pytest.raises(ValueError, match=r"triplet: none, and eta is 0\.1"):
+        Objective(SimSiam(encoder), SpdCosine(), eta=0.1)(batches[:2])
+
+
 def test_a_fixed_anchor_has_no_gradient(encoder, batches):
     # The mean colours are the features: what reaches the images shows who moves.
     identity = type("Means", (), {"project": staticmethod(lambda x: x.mean((2, 3)))})

@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, field in Settings.model_fields.items():
         choices = typing.get_args(field.annotation) if _is_literal(field.annotation) else ()
         text = (field.description or "") + (f" ({', '.join(choices)})" if choices else "")
-        several: dict[str, Any] = {"nargs": "+"} if name == "categories" else {}
+        several: dict[str, Any] = {"nargs": "+"} if "list[" in str(field.annotation) else {}
         group.add_argument(f"--{name.replace('_', '-')}", metavar="X", help=text, **several)
     return parser
 
