@@ -27,7 +27,6 @@ from spdlib.encoders import Encoder
 from spdlib.objectives import Baseline, full
 from spdlib.views import Recipe, View
 
-SPD_SUFFIX = "_spd"
 # What can join a baseline: SPD, SPD cell by cell, SPD's passes without its gradient.
 TERMS = {"spd": "SPD", "dense": "dense SPD", "placebo": "placebo"}
 UNTRAINED = {"random": "random weights", "imagenet": "ImageNet"}  # other origins of weights

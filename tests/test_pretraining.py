@@ -507,6 +507,7 @@ ARGUMENTS = [
 @pytest.mark.slow
 def test_the_command_line_trains_on_a_folder(folder, tmp_path, capsys):
     given = ["--dataset", str(folder), "--method", "supervised", "--eta", "0.2", *ARGUMENTS]
+    given += ["--stages", "3", "4"]
     out = tmp_path / "out"
     assert main([*given, "--out", str(out)]) == 1
     assert "broken.png: the image does not decode" in capsys.readouterr().err
@@ -514,7 +515,8 @@ def test_the_command_line_trains_on_a_folder(folder, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert shown.count("skipped: ") == 1 and "supervised_spd_eta0.2, 4 steps" in shown
     about = read_provenance(out / "encoder.safetensors")
-    assert about["eta"] == 0.2 and about["skipped"] == 1 and about["dataset"] == "images"
+    assert about["stages"] == [3, 4] and about["skipped"] == 1 and about["eta"] == 0.2
+    assert about["dataset"] == "images"
     assert json.loads(json.dumps(about)) == about
     assert len(pd.read_csv(out / "log.csv")) == 5
 

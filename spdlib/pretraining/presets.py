@@ -100,6 +100,8 @@ class Settings(BaseModel):
                 raise ValueError(f"{name}: {self.method} needs it")
         if self.queue and "queue" in needs and self.queue % self.batch_size:
             raise ValueError(f"queue: {self.queue} is no multiple of batch_size {self.batch_size}")
+        if "key_splits" in needs and self.batch_size < 2 * (self.key_splits or 1):
+            raise ValueError(f"key_splits: {self.key_splits} groups of {self.batch_size} images")
         if self.spd == "dense" and not self.independent_views:
             raise ValueError("independent_views: dense SPD needs views of independent colours")
         return self

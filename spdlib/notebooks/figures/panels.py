@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from spdlib import metrics
+from spdlib.methods import baseline_of
 from spdlib.notebooks.figures import style
 from spdlib.notebooks.figures.style import bare, percent, say, words
 
@@ -352,7 +353,7 @@ def gains(ax: Axes, points: pd.DataFrame, gap: float = 5, **look: Any) -> None:
     for method, (x, y) in points[["x", "y"]].iterrows():
         line = style.method_style(str(method))
         ax.plot([x], [y], **line | {"linestyle": "", "markersize": 8} | look)
-        baseline = str(method).split(style.SPD_SUFFIX)[0]
+        baseline = baseline_of(str(method)) or str(method)
         if baseline != method and baseline in points.index:
             how = {"arrowstyle": "->", "color": line["color"], "shrinkA": gap, "shrinkB": gap}
             ax.annotate("", (x, y), points.loc[baseline, ["x", "y"]], arrowprops=how)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from spdlib.methods import SPD_SUFFIX, method_name, split_name
+from spdlib.methods import method_name, split_name
 
 WIDTH = 9.0  # inches: a notebook's text width at 100 dpi
 
@@ -125,7 +125,7 @@ def method_style(method: str) -> dict[str, Any]:
     """Keyword arguments of a method's line: dashed and open for a baseline, solid with SPD."""
     base = max((m for m in METHOD_COLOURS if f"{method}_".startswith(f"{m}_")), default="", key=len)
     colour, spd = METHOD_COLOURS.get(base, BLACK), split_name(method)[1] in ("spd", "dense")
-    variant = method.removeprefix(base).removeprefix(SPD_SUFFIX) if base else ""
+    variant = method.removeprefix(base).removeprefix("_spd") if base else ""
     return {
         "color": colour,
         "marker": VARIANTS[zlib.crc32(variant.encode()) % len(VARIANTS)] if variant else "o",
