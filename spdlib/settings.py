@@ -9,7 +9,6 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from spdlib.architectures import known
 
 Count = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 ImageSize = Annotated[int, Field(ge=32, multiple_of=32)]
 EncoderName = Annotated[str, AfterValidator(known)]
 

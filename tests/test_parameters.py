@@ -1,18 +1,19 @@
 """Notebook parameters: their text on a command line, and their check inside the notebook."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from notebook_files import write_notebook
+from pydantic import Field
 
 from spdlib import execution
 from spdlib.notebooks.parameters import Parameters, check
-from spdlib.settings import Count, Fraction
+from spdlib.settings import Count
 
 
 class Example(Parameters):
     epochs: Count
-    share: Fraction
+    share: Annotated[float, Field(ge=0, le=1)]
     category: Literal["mono", "poly"]
 
 
