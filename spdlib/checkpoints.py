@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from spdlib.paths import need_room, replacing, show
+from spdlib.paths import clear, need_room, replacing, show
 
 LAST = "last.ckpt"
 
@@ -58,8 +58,7 @@ def prepare(folder: str | Path, needed: int, names: Sequence[str] = (LAST,)) -> 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
-            for leftover in folder.glob(f".{name}.*"):
-                leftover.unlink(missing_ok=True)
+            clear(folder / name)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"room?")
     except OSError as error:

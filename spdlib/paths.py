@@ -4,6 +4,7 @@ Paths are resolved here, from the project's root, because the working directory 
 JupyterLab starts in the notebook's folder, papermill in the caller's.
 """
 
+import glob
 import os
 import shutil
 import tempfile
@@ -117,10 +118,22 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=_beside(path), dir=path.parent) as folder:
         temporary = Path(folder, path.name)
         yield temporary
         os.replace(temporary, path)
+
+
+def clear(path: str | Path) -> None:
+    """Removes what processes killed within :func:`replacing` ``path`` left beside it."""
+    path = Path(path)
+    for folder in path.parent.glob(glob.escape(_beside(path)) + "*"):
+        shutil.rmtree(folder)
+
+
+def _beside(path: Path) -> str:
+    """How the names of the temporary folders of a path begin."""
+    return f".{path.name[:40]}."
 
 
 @contextmanager

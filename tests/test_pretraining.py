@@ -453,7 +453,8 @@ def test_a_killed_training_ends_in_the_weights_of_an_uninterrupted_one(method, e
         process.join()
         kills += process.exitcode == -signal.SIGKILL
     assert kills >= 2
-    (tmp_path / ".last.ckpt.half").write_bytes(b"what a kill in mid-write leaves")
+    (tmp_path / ".last.ckpt.half").mkdir()  # what a kill in mid-write leaves
+    (tmp_path / ".last.ckpt.half" / "last.ckpt").write_bytes(b"PK")
     resumed = starting_encoder(s)
     history = pretrain(resumed, noise(), s, noise(5, seed=1), folder=tmp_path, every=every)
     assert torch.equal(weights(resumed), weights(whole))
