@@ -26,7 +26,7 @@ run: $(READY)  ## execute notebooks/ in order into runs/; DATASET=path CATEGORIE
 	  $${CATEGORIES:+--categories $$CATEGORIES}
 
 test: $(READY)  ## run all tests, the slow ones too
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
 
 lab: $(READY)  ## open JupyterLab on notebooks/
 	@$(BIN)/jupyter lab --notebook-dir=notebooks

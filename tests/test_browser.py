@@ -24,7 +24,7 @@ from test_notebook_runs import TINY
 
 from spdlib import notebooks, paths
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 DRIVER = shutil.which("chromedriver")
@@ -51,6 +51,14 @@ window.watched = new MutationObserver(changes => {
       target.decode().then(() => { window.shown = performance.now(); }, () => {});
 });
 window.watched.observe(box, {subtree: true, attributes: true, attributeFilter: ['src']});
+"""
+# A control's value; null for a button, which has none.
+VALUE = """
+const one = arguments[0], handles = '[role="slider"]';
+const sliders = one.matches(handles) ? [one] : [...one.querySelectorAll(handles)];
+if (sliders.length) return sliders.map(slider => slider.getAttribute('aria-valuenow')).join();
+if (one.type === 'checkbox') return `${one.checked}`;
+return one.tagName === 'BUTTON' ? null : one.value;
 """
 STATE = """
 const panel = window.jupyterapp.shell.currentWidget;
@@ -181,13 +189,17 @@ def faults(browser):
     return [*browser.execute_script(FAULTS), *(text for text in logged if "favicon" not in text)]
 
 
-def moved(browser, box, act):
-    """Milliseconds until a new picture stands in an explorer; None if there is none."""
+def moved(browser, box, control, act):
+    """Milliseconds until a new picture stands in an explorer; None if the control has not moved."""
     browser.execute_script(WATCH, box)
+    before = browser.execute_script(VALUE, control)
     act()
+    time.sleep(0.1)
+    if before is not None and browser.execute_script(VALUE, control) == before:
+        return None  # it stands at that end already
     pause = "return window.shown && window.shown - window.moved"
     try:
-        return until(lambda: browser.execute_script(pause), "a new picture", 15)
+        return until(lambda: browser.execute_script(pause), "a new picture", 60)
     except TimeoutError:
         return None
 
@@ -235,7 +247,7 @@ def move_everything(browser, box):
     for control in filter(can_move, box.find_elements("css selector", CONTROLS)):
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", control)
         tries = (functools.partial(control.send_keys, key) for key in keys(control))
-        found = next(filter(None, (moved(browser, box, act) for act in tries)), None)
+        found = next(filter(None, (moved(browser, box, control, act) for act in tries)), None)
         if found is None:
             still.append(label(control))
         else:
@@ -243,7 +255,7 @@ def move_everything(browser, box):
     for control in box.find_elements("css selector", '.noUi-target, input[type="checkbox"]'):
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", control)
         tries = (functools.partial(click, browser, control, side) for side in (-0.3, 0.3, 0))
-        if next(filter(None, (moved(browser, box, act) for act in tries)), None) is None:
+        if next(filter(None, (moved(browser, box, control, act) for act in tries)), None) is None:
             still.append(f"{label(control)}, clicked")
     return pauses, still
 

@@ -35,7 +35,9 @@ MADE = f"make READY= BIN={shlex.quote(str(BIN))} NOTEBOOKS=07"
 
 # By command: a command that this file runs in an empty folder; a test; or CI.
 CI = ".ci/run"
-SCALE = "python ROOT/benchmarks/scale.py --repeats 1 --million-pixels 0.1 --encoders"
+SCALE = (
+    "python ROOT/benchmarks/scale.py --repeats 1 --million-pixels 0.1 --gpu-tflops 150 --encoders"
+)
 # Benchmarks of minutes, some with peers that tests do not install.
 PEERS = {
     f"python benchmarks/{name}": f"python ROOT/benchmarks/{name.split()[0]} --help"
@@ -77,7 +79,7 @@ COMMANDS = {
     **PEERS,
     "python benchmarks/scale.py": SCALE,
     "python benchmarks/scale.py --encoders resnet50": SCALE,
-    "python benchmarks/scale.py --gpu-tflops 150": SCALE.replace("--enc", "--gpu-tflops 150 --enc"),
+    "python benchmarks/scale.py --gpu-tflops 150": SCALE,
 }
 
 
