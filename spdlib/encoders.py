@@ -56,6 +56,7 @@ class Encoder(nn.Module):
         stage_channels: Channels of the four stages.
         frozen_batchnorm: Whether batch normalisation keeps its running statistics, and
             normalises by them, while the encoder is trained.
+        gathered: Pooled features of what passes, for :func:`spdlib.features.gathering`.
     """
 
     mean: Tensor
@@ -71,6 +72,7 @@ class Encoder(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
         self.frozen_batchnorm = False
+        self.gathered: list[Tensor] | None = None
         self.stage_channels, self.feature_dim = _widths(self)
         self.to(memory_format=torch.channels_last)
 

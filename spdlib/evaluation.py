@@ -45,10 +45,9 @@ FOLDS = 5  # each training image is in one; a fold is held out at a time ...
 HELD_OUT = 20  # ... until so many images are scored by a model that has not learned them
 ORACLE = "oracle: max F1, has seen the test images"
 Array: TypeAlias = NDArray[Any]
-# Yields the images chosen, by default all, or their pooled features, a batch at a time.
+# Yields images chosen, by default all, or their pooled features, a batch at a time.
 Reader: TypeAlias = Callable[..., Iterator[Tensor]]
 Counter: TypeAlias = Callable[[Iterator[Tensor]], Iterator[Tensor]]  # passes on what it counts
-Sources: TypeAlias = dict[bool, tuple[list[Reader], Counter]]
 
 
 def samples(
@@ -314,9 +313,11 @@ def evaluate_all(
     test = test.assign(painted=test.get("painted", False))
     masks = torch.zeros(len(test), size, size, dtype=torch.bool)
     found = {key: Evaluation(test, masks, {}, {}, d.name, crop) for key, d in chosen.items()}
-    pooled = {detector.pooled for detector in chosen.values()}
-    passes = len(chosen) if pooled == {False} else 1 + sum(not d.pooled for d in chosen.values())
-    with Bar(len(table) * len(encoders) * passes, "fitting and scoring", "images") as bar:
+    # Detectors with maps first: what they read leaves its pooled features for the others.
+    order = sorted(chosen.items(), key=lambda item: item[1].pooled)
+    passes = sum(not detector.pooled for detector in chosen.values())
+    gather = 0 < passes < len(order)
+    with Bar(len(table) * len(encoders) * max(1, passes), "fitting and scoring", "images") as bar:
         for category, rows in test.groupby("category", sort=False):
             normal = table[(table.split == "train") & (table.category == category)]
             held, numbers = free_memory(torch.device("cpu")) / 4, rows.index.to_numpy(copy=True)
@@ -326,12 +327,12 @@ def evaluate_all(
                 home = encoder.mean.device
                 encoder.to(device)
                 count = partial(_count, bar=bar, note=f"{category}, {method_name(method)}")
-                reads = [_reader(part, batch_size) for part in images]
-                sources: Sources = {False: (reads, count)}
-                if True in pooled:
-                    sources[True] = [_pooled(encoder, read, count) for read in reads], iter
-                for key, detector in chosen.items():
-                    (known, new), counted = sources[detector.pooled]
+                sources = [_Source(part, batch_size, encoder, gather) for part in images]
+                for key, detector in order:
+                    for source in sources if detector.pooled else ():
+                        source.complete(count)
+                    known, new = (s.features if detector.pooled else s.read for s in sources)
+                    counted = iter if detector.pooled else count
                     model = detector.build(encoder, n_features, seed)
                     held_out = _fit(model, known, len(normal), counted)
                     found[key].held_out.setdefault(category, {})[method] = held_out
@@ -361,17 +362,32 @@ def _fit(model: Model, read: Reader, images: int, count: Counter) -> Array:
     return np.concatenate(scores)
 
 
-def _reader(images: Images, batch_size: int) -> Reader:
-    def read(chosen: Any = slice(None)) -> Iterator[Tensor]:
-        part = Subset(images, np.arange(len(images))[chosen].tolist())
-        return (batch["image"] for batch in DataLoader(part, batch_size))
+@dataclass
+class _Source:
+    """Images that pass an encoder, a batch at a time, and leave their pooled features."""
 
-    return read
+    images: Images
+    batch_size: int
+    encoder: Encoder
+    gather: bool
+    kept: dict[int, Tensor] = field(default_factory=dict)
 
+    def read(self, chosen: Any = slice(None)) -> Iterator[Tensor]:
+        """The images chosen, by default all."""
+        numbers = np.arange(len(self.images))[chosen].tolist()
+        batches = DataLoader(Subset(self.images, numbers), self.batch_size)
+        with features.gathering(self.encoder, self.gather) as found:
+            yield from (batch["image"] for batch in batches)
+        self.kept.update(zip(numbers, itertools.chain(*found), strict=False))
 
-def _pooled(encoder: Encoder, read: Reader, count: Counter) -> Reader:
-    found = features.pooled(encoder, count(read()))
-    return lambda chosen=slice(None): iter([found[chosen]])
+    def complete(self, count: Counter) -> None:
+        """Lets the images pass if none have yet."""
+        if not self.kept:
+            self.kept.update(enumerate(features.pooled(self.encoder, count(self.read()))))
+
+    def features(self, chosen: Any = slice(None)) -> Iterator[Tensor]:
+        """Pooled features of the images chosen, by default all, in one batch."""
+        yield torch.stack([self.kept[number] for number in range(len(self.images))])[chosen]
 
 
 def _keep(

@@ -69,7 +69,26 @@ def stage_maps(encoder: Encoder, images: Tensor, count: int) -> Iterator[list[Te
     for part in passable(images.to(encoder.mean.device, encoder.mean.dtype)):
         with torch.no_grad():
             maps = encoder.stages(part, count)
+            if encoder.gathered is not None:
+                encoder.gathered.append(encoder.pooled(maps[-1], count).cpu().float())
         yield maps
+
+
+@contextmanager
+def gathering(encoder: Encoder, wanted: bool = True) -> Iterator[list[Tensor]]:
+    """Inside, pooled features (B, D) of all that pass :func:`stage_maps`, in order, on the CPU.
+
+    Args:
+        encoder: The encoder; what it gathered before is gathered again outside.
+        wanted: False gathers nothing, and costs nothing.
+    """
+    outside = encoder.gathered
+    found: list[Tensor] = []
+    encoder.gathered = found if wanted else outside
+    try:
+        yield found
+    finally:
+        encoder.gathered = outside
 
 
 def pooled(encoder: Encoder, batches: Iterable[Batch]) -> Tensor:
@@ -78,14 +97,13 @@ def pooled(encoder: Encoder, batches: Iterable[Batch]) -> Tensor:
     Raises:
         ValueError: There are none, they differ in size, or as for :func:`checked`.
     """
-    last = len(encoder.architecture.segments)
-    found, size = [], (0, 0)
-    with evaluating(encoder), torch.no_grad():
+    size, last = (0, 0), len(encoder.architecture.segments)
+    with evaluating(encoder), gathering(encoder) as found:
         for batch in batches:
             images = checked(batch, size)
             size = images.shape[-2], images.shape[-1]
-            for maps in stage_maps(encoder, images, last):
-                found.append(encoder.pooled(maps[-1], last).cpu().float())
+            for _ in stage_maps(encoder, images, last):
+                pass
     if not found:
         raise ValueError("batches: there are none")
     return torch.cat(found)

@@ -193,11 +193,15 @@ class PaDiM:
                 images = checked(batch, self.image_size)
                 self.image_size = images.shape[-2], images.shape[-1]
                 if not self.grid[0]:
-                    first = next(stage_maps(self.encoder, images[:1], 1))[0]
-                    self.grid = first.shape[-2], first.shape[-1]
+                    self.grid = self._grid_for(images)
                     self._check_memory()
                 for part in images.split(self._images_at_once()):
                     yield len(part), stage_maps(self.encoder, part, STAGES)
+
+    @torch.no_grad()
+    def _grid_for(self, images: Tensor) -> tuple[int, int]:
+        first = self.encoder.stages(images[:1].to(self.encoder.mean), 1)[0]
+        return first.shape[-2], first.shape[-1]
 
     def _choose_all(self, parts: Iterator[list[Tensor]], out: Tensor) -> None:
         """Writes the chosen channels of all parts into ``out`` (P, B, d), one behind the other."""

@@ -22,7 +22,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from test_notebook_runs import TINY
 
-from spdlib import notebooks, paths
+from spdlib import execution, paths
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
@@ -90,7 +90,7 @@ def lab(tmp_path_factory):
     """Address of a JupyterLab on copies of the notebooks, as published and with small settings."""
     folder = tmp_path_factory.mktemp("lab")
     version = "{}.{}.{}".format(*sys.version_info)
-    for path in notebooks.find():
+    for path in execution.find():
         nb = nbformat.read(path, as_version=4)
         small = parameterize_notebook(load_notebook_node(str(path)), TINY[path.stem])
         # The kernel's version is part of a notebook; a reader with another sees it renewed.
@@ -260,7 +260,7 @@ def move_everything(browser, box):
     return pauses, still
 
 
-NAMES = [path.name for path in notebooks.find()]
+NAMES = [path.name for path in execution.find()]
 
 
 def test_opening_leaves_a_notebook_as_it_is(browser, lab):

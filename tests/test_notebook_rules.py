@@ -9,9 +9,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from spdlib import notebooks, paths
+from spdlib import execution, paths
 
-ALL = notebooks.find()
+ALL = execution.find()
 MACHINE_PATHS = re.compile(
     r"(?<![\w.])/(?:home|root|Users|tmp|work|var|opt|usr|mnt)/\w|[A-Z]:\\\\|site-packages"
 )
@@ -93,9 +93,9 @@ def test_no_definitions_installs_or_absolute_paths(nb):
 
 
 def test_outputs_are_of_one_clean_run_of_this_code(path, nb):
-    assert nb.metadata["spdlib"]["code_sha256"] == notebooks.digest(nb), "run and publish it again"
+    assert nb.metadata["spdlib"]["code_sha256"] == execution.digest(nb), "run and publish it again"
     assert [cell.execution_count for cell in code(nb)] == list(range(1, len(code(nb)) + 1))
-    assert notebooks.errors(nb) == []
+    assert execution.errors(nb) == []
     assert "widgets" not in nb.metadata and "papermill" not in nb.metadata
     assert not any("papermill" in cell.metadata for cell in nb.cells)
     for text in outputs_as_text(nb):

@@ -15,7 +15,8 @@ import pytest
 from notebook_files import write_notebook
 from PIL import Image
 
-from spdlib import execution, notebooks, paths
+from spdlib import execution, paths
+from spdlib.notebooks import run
 
 # A minute at most each, on two cores. Everything else stays at its default.
 TINY = {
@@ -52,7 +53,7 @@ TINY = {
     "07_paper_comparison": {},
 }
 READS_ENCODERS = ("03_padim_evaluation", "05_gradcam_attention", "06_two_class")
-ALL = notebooks.find()
+ALL = execution.find()
 pytestmark = pytest.mark.xdist_group("notebooks")  # one process: 02 is run once for them
 
 
@@ -68,7 +69,7 @@ def execute(runs):
 
     def run(path, interactive):
         if path.stem in READS_ENCODERS:
-            (pretraining,) = notebooks.find(["02"])
+            (pretraining,) = execution.find(["02"])
             run(pretraining, interactive=True)
         key = (path.stem, interactive)
         if key not in done:
@@ -76,7 +77,7 @@ def execute(runs):
             output = runs / f"{path.stem}_{interactive}.ipynb"
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("SPDLIB_RUNS", str(runs))
-                done[key] = notebooks.execute(path, output, parameters)
+                done[key] = execution.execute(path, output, parameters)
         return done[key]
 
     return run
@@ -105,7 +106,7 @@ def test_runs_without_an_error_anywhere(path, interactive, execute, runs):
 def test_opened_alone_it_says_what_to_run_first(name, tmp_path, monkeypatch):
     monkeypatch.setenv("SPDLIB_RUNS", str(tmp_path))
     with pytest.raises(RuntimeError, match="run notebook 02_spd_pretraining first"):
-        notebooks.execute(*notebooks.find([name]), tmp_path / "alone.ipynb")
+        execution.execute(*execution.find([name]), tmp_path / "alone.ipynb")
 
 
 @pytest.mark.slow
@@ -118,7 +119,7 @@ def test_opened_alone_it_says_what_to_run_first(name, tmp_path, monkeypatch):
     ids=["misspelt", "text for a flag"],
 )
 def test_papermills_command_line_stops_at_a_bad_parameter(given, message, tmp_path):
-    (path,) = notebooks.find(["02"])
+    (path,) = execution.find(["02"])
     output = tmp_path / "out.ipynb"
     command = [sys.executable, "-m", "papermill", str(path), str(output), *given]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -138,7 +139,7 @@ def test_errors_inside_widgets_are_found():
             "state": {"1": {"state": {"outputs": [failed]}}, "2": {"state": {"outputs": []}}}
         }
     }
-    assert notebooks.errors(nb) == ["a widget: ValueError: swallowed"]
+    assert execution.errors(nb) == ["a widget: ValueError: swallowed"]
 
 
 @pytest.mark.slow
@@ -153,7 +154,7 @@ def test_an_error_inside_an_explorer_fails_the_run(tmp_path):
     )
     notebook = write_notebook(tmp_path / "in.ipynb", source)
     with pytest.raises(RuntimeError, match="a widget: ZeroDivisionError"):
-        notebooks.execute(notebook, tmp_path / "out.ipynb")
+        execution.execute(notebook, tmp_path / "out.ipynb")
 
 
 LOOKS = 'dataset: str = "elpv"\ncategories: list = None\nsize: int = 64\n'
@@ -183,7 +184,7 @@ def project(tmp_path, monkeypatch):
 
 
 def test_every_notebook_gets_what_it_declares_of_a_data_set(project, tmp_path):
-    assert notebooks.main(["run", "--dataset", "parts #1"]) == 0
+    assert run.main(["run", "--dataset", "parts #1"]) == 0
     place = str(tmp_path / "parts #1")
     runs = tmp_path / "runs" / "parts #1"
     assert project == [
@@ -193,14 +194,14 @@ def test_every_notebook_gets_what_it_declares_of_a_data_set(project, tmp_path):
 
 
 def test_a_known_name_stays_one_beside_a_folder_that_is_called_so(project, tmp_path):
-    assert notebooks.main(["run", "03", "--dataset", "elpv", "--categories", "mono"]) == 0
+    assert run.main(["run", "03", "--dataset", "elpv", "--categories", "mono"]) == 0
     output, given = project[0]
     assert output == tmp_path / "runs" / "03_looks.ipynb"
     assert given == {"dataset": "elpv", "categories": ["mono"]}
 
 
 def test_a_parameter_goes_to_the_notebooks_that_have_it(project, tmp_path):
-    assert notebooks.main(["run", "-p", "dataset", "no", "-p", "size", "96"]) == 0
+    assert run.main(["run", "-p", "dataset", "no", "-p", "size", "96"]) == 0
     assert [given for _, given in project] == [{"dataset": "no", "size": 96}, {"dataset": "no"}]
     assert project[0][0] == tmp_path / "runs" / "no" / "03_looks.ipynb"
 
@@ -218,7 +219,7 @@ def test_a_parameter_goes_to_the_notebooks_that_have_it(project, tmp_path):
     ],
 )
 def test_what_cannot_run_is_said_before_anything_does(given, message, project, capsys):
-    assert notebooks.main(["run", *given]) == 1
+    assert run.main(["run", *given]) == 1
     assert message in capsys.readouterr().err
     assert not project
 
@@ -237,7 +238,7 @@ def test_names_that_are_no_utf8_and_braces_reach_the_kernel(tmp_path):
 def test_a_failing_notebook_stops_the_run_and_is_there_to_read(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SPDLIB_RUNS", str(tmp_path / "runs"))
     bad = write_notebook(tmp_path / "a.ipynb", "print('so far')", "1 / 0", parameters="x: int = 1")
-    assert notebooks.main(["run", "--verbose", str(bad), str(bad), "-p", "x", "2"]) == 1
+    assert run.main(["run", "--verbose", str(bad), str(bad), "-p", "x", "2"]) == 1
     told = capsys.readouterr()
     assert "so far" in told.out
     assert told.err == (

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from spdlib import execution, paths, sweep
 from spdlib.encoders import load_encoder, save_encoder
-from spdlib.notebooks import find
+from spdlib.execution import find
 from spdlib.pretraining import cli as pretraining
 
 ROOT = paths.root()

@@ -6,7 +6,14 @@
 Nothing else in spdlib imports from here.
 """
 
-from spdlib.execution import clean, digest, errors, execute, find
-from spdlib.notebooks.run import main, publish, versions
+import sys
+from importlib.metadata import version
 
-__all__ = ["clean", "digest", "errors", "execute", "find", "main", "publish", "versions"]
+# Kept to what changes results; the rest is in environment.yml.
+PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning", "lightly", "numpy", "pandas")
+
+
+def versions() -> None:
+    """Prints the versions that made a notebook's results, in one line."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    print(f"python {python}, " + ", ".join(f"{name} {version(name)}" for name in PACKAGES))

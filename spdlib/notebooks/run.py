@@ -13,7 +13,6 @@ import argparse
 import os
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -22,8 +21,6 @@ from spdlib import execution, paths
 from spdlib.execution import Values, digest, errors, find
 from spdlib.settings import unknown
 
-# Kept to what changes results; the rest is in environment.yml.
-PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning", "lightly", "numpy", "pandas")
 VALUES = """\
 A value is read by the type that the notebook declares: text is taken as it stands, a list is
 written like '[mono, poly]', None as null. Names of notebooks come first, or before --categories.
@@ -101,12 +98,6 @@ def publish(names: list[str] | None = None) -> list[Path]:
         with paths.replacing(path) as temporary:
             nbformat.write(nb, temporary)
     return chosen
-
-
-def versions() -> None:
-    """Prints the versions that made a notebook's results, in one line."""
-    python = ".".join(map(str, sys.version_info[:3]))
-    print(f"python {python}, " + ", ".join(f"{name} {version(name)}" for name in PACKAGES))
 
 
 def _parser() -> argparse.ArgumentParser:
