@@ -324,9 +324,9 @@ def test_images_are_held_out_before_they_are_learned(images, rests_on):
     pictures = torch.rand(images, 3, 32, 32)
     encoder, bar = load_encoder("resnet18"), Bar(images)
     model = PaDiM(encoder, n_features=4)
-    read = evaluation._reader([{"image": picture} for picture in pictures], 10)
+    source = evaluation._Source([{"image": one} for one in pictures], 10, encoder, gather=True)
     count = partial(evaluation._count, bar=bar, note="")
-    scores = evaluation._fit(model, read, images, count)
+    scores = evaluation._fit(model, source.read, images, count)
     assert len(scores) == rests_on and model.count == images and bar.count == images
     fold = torch.arange(images) % 5 == 0
     before = PaDiM(encoder, n_features=4).fit([pictures[~fold]])
@@ -334,6 +334,8 @@ def test_images_are_held_out_before_they_are_learned(images, rests_on):
     np.testing.assert_allclose(scores[-len(expected) :], expected, rtol=1e-3)
     _, once = PaDiM(encoder, n_features=4).fit([pictures]).score([pictures])
     torch.testing.assert_close(model.score([pictures])[1], once, rtol=1e-3, atol=1e-3)
+    with torch.no_grad():  # in the order of the images, though those held out passed apart
+        torch.testing.assert_close(*source.features(), encoder(pictures), rtol=1e-3, atol=1e-3)
 
 
 def test_maps_that_are_written_give_the_same_numbers_again(found, tmp_path):
