@@ -264,33 +264,12 @@ class Evaluation:
 def evaluate(
     table: pd.DataFrame,
     encoders: Mapping[str, Encoder],
-    size: int = 160,
-    n_features: int | None = None,
-    seed: int = 0,
-    batch_size: int = 32,
-    crop: bool = False,
+    *how: Any,
     detector: str = "padim",
-    device: str = "auto",
+    **more: Any,
 ) -> Evaluation:
-    """Fits a detector to each category with each encoder, and scores the test samples.
-
-    Args:
-        table: Samples, as :func:`samples` returns them.
-        encoders: Encoders by pretraining method; they come back to where they were.
-        size: Side of the images, pixels.
-        n_features: Channels that PaDiM keeps, by default as many as its paper.
-        seed: Seed of the detector, the same for all encoders.
-        batch_size: Images decoded at once.
-        crop: Cut off the border as PaDiM's authors do, 16 of 256 pixels on each side.
-        detector: A key of ``spdlib.detectors.DETECTORS``.
-        device: Device of the encoders, as for training: ``auto``, ``cpu``, ``gpu`` or ``mps``.
-
-    Raises:
-        ValueError: The detector or the device is unknown, a category has fewer than two training
-            images, or as for the detector.
-    """
-    how = size, n_features, seed, batch_size, crop, device
-    return evaluate_all(table, encoders, [detector], *how)[detector]
+    """One detector by its key; everything else as for :func:`evaluate_all`."""
+    return evaluate_all(table, encoders, [detector], *how, **more)[detector]
 
 
 def evaluate_all(
@@ -304,9 +283,25 @@ def evaluate_all(
     crop: bool = False,
     device: str = "auto",
 ) -> dict[str, Evaluation]:
-    """Several detectors, by their keys, as :func:`evaluate` does it with one.
+    """Fits detectors to each category with each encoder, and scores the test samples.
 
-    Images are decoded once, and pooled features computed once for all detectors that read them.
+    Images are decoded once; pooled features are computed once, on the way of the detectors that
+    read stages, if there is one.
+
+    Args:
+        table: Samples, as :func:`samples` returns them.
+        encoders: Encoders by pretraining method; they come back to where they were.
+        detectors: Keys of ``spdlib.detectors.DETECTORS``.
+        size: Side of the images, pixels.
+        n_features: Channels that PaDiM keeps, by default as many as its paper.
+        seed: Seed of the detectors, the same for all encoders.
+        batch_size: Images decoded at once.
+        crop: Cut off the border as PaDiM's authors do, 16 of 256 pixels on each side.
+        device: Device of the encoders, as for training: ``auto``, ``cpu``, ``gpu`` or ``mps``.
+
+    Raises:
+        ValueError: A detector or the device is unknown, a category has fewer than two training
+            images, or as for the detector.
     """
     chosen, device = {key: known_detector(key) for key in detectors}, device_type(device)
     test = table[table.split == "test"].reset_index(drop=True)
