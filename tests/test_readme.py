@@ -32,6 +32,7 @@ INLINE = re.compile(r"`((?:make|python) [^`]+)`")
 BIN = Path(sys.executable).parent
 # `make` as the documents give it, without installing anew.
 MADE = f"make READY= BIN={shlex.quote(str(BIN))} NOTEBOOKS=07"
+LINES = MADE.replace("07", "01") + ' run DATASET=lines CATEGORIES="a b"'
 
 # By command: a command that this file runs in an empty folder; a test; or CI.
 CI = ".ci/run"
@@ -53,15 +54,15 @@ COMMANDS = {
     "make help": MADE + " help",
     "make format": MADE + " --dry-run format",
     "make run publish": MADE + " --dry-run run publish",
-    "make run DATASET=path/to/parts": MADE + " run DATASET=parts",
-    'make run DATASET=path/to/lines CATEGORIES="a b"': MADE.replace("07", "01")
-    + ' run DATASET=lines CATEGORIES="a b"',
+    "make run DATASET=path/to/parts": LINES,
+    'make run DATASET=path/to/lines CATEGORIES="a b"': LINES,
     ". .venv/bin/activate": f". {shlex.quote(str(BIN))}/activate",
     "python -m spdlib.notebooks run 01 -p images 30": "tests/test_notebook_runs.py::"
     "test_runs_without_an_error_anywhere",
     "python -m spdlib.notebooks run 02": "tests/test_notebook_runs.py::"
     "test_runs_without_an_error_anywhere",
-    "python -m spdlib.notebooks run 03 -p seed 1": "python -m spdlib.notebooks run 07 -p seed 1",
+    "python -m spdlib.notebooks run 03 -p seed 1": "tests/test_notebook_runs.py::"
+    "test_a_parameter_goes_to_the_notebooks_that_have_it",
     "papermill notebooks/02_spd_pretraining.ipynb runs/eta0.1.ipynb -p eta 0.1 -p interactive "
     "False": "papermill ROOT/notebooks/07_paper_comparison.ipynb table8.ipynb -p table 8 "
     "-p interactive False",
@@ -149,7 +150,7 @@ def place(tmp_path_factory):
     """A folder with what the commands read: images, maps, masks."""
     folder = tmp_path_factory.mktemp("reader")
     rng = np.random.default_rng(0)
-    for home in ("parts", "lines/a", "lines/b"):
+    for home in ("lines/a", "lines/b"):
         for kind in ("normal", "anomaly"):
             (folder / home / kind).mkdir(parents=True)
             for number in range(4):
