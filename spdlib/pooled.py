@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
-from sklearn.covariance import ledoit_wolf
+from sklearn.covariance import empirical_covariance, ledoit_wolf_shrinkage, shrunk_covariance
 from torch import Tensor
 
 from spdlib import features
@@ -15,6 +15,8 @@ from spdlib.encoders import Encoder
 from spdlib.features import Batch
 
 NEIGHBOURS = 5
+# Two images give no shrinkage, images that are all alike no variance: there still is an inverse.
+LEAST_SHRINKAGE, LEAST_VARIANCE = 1e-3, 1e-12
 
 # Learns normal features (N, D) and returns the distances (M,) of others (M, D) to them.
 Learner = Callable[[Tensor], Callable[[Tensor], Tensor]]
@@ -45,8 +47,11 @@ def mahalanobis(normal: Tensor) -> Callable[[Tensor], Tensor]:
     if len(normal) < 2:
         raise ValueError(f"batches: a covariance needs two images or more, not {len(normal)}")
     normal = normal.double()
-    mean, (covariance, _) = normal.mean(0), ledoit_wolf(normal.numpy())
-    factor = torch.linalg.cholesky(torch.from_numpy(covariance))
+    mean, values = normal.mean(0), normal.numpy()
+    shrinkage = max(LEAST_SHRINKAGE, ledoit_wolf_shrinkage(values))
+    covariance = torch.from_numpy(shrunk_covariance(empirical_covariance(values), shrinkage))
+    covariance.diagonal().add_(LEAST_VARIANCE)
+    factor = torch.linalg.cholesky(covariance)
 
     def distances(other: Tensor) -> Tensor:
         white = torch.linalg.solve_triangular(factor, (other - mean).T, upper=False)

@@ -42,6 +42,12 @@ def test_distances_of_pooled_features_are_scikit_learns():
     # Fewer images than channels: only the shrunk covariance has an inverse.
     expected = np.sqrt(LedoitWolf().fit(normal).mahalanobis(other))
     np.testing.assert_allclose(mahalanobis(normal)(other), expected)
+    two, alike = normal[:2], torch.ones(4, 30)
+    # Along the line through two images, the distance is in units of their standard deviation.
+    away = mahalanobis(two)(two.mean(0) + torch.tensor([[0.5], [1.0]]) * (two[0] - two[1]))
+    assert away[1] == pytest.approx(2 * float(away[0])) and away[0] == pytest.approx(1, rel=0.02)
+    assert mahalanobis(alike)(alike).tolist() == [0] * 4
+    assert mahalanobis(alike)(other).isfinite().all()
     with pytest.raises(ValueError, match="two images or more, not 1"):
         mahalanobis(normal[:1])
 
