@@ -76,6 +76,7 @@ def test_texts_of_a_command_line_are_read_as_the_settings_types():
         ({"size": 100}, "size: input should be a multiple of 32"),
         ({"queue": 100}, "queue: 100 is no multiple of batch_size"),
         ({"key_splits": 9}, "key_splits: 9 groups of 16 images"),
+        ({"blend": "cutpaste", "foreground": "image"}, "foreground: CutPaste pastes hard, image"),
         ({"blend": "mixup"}, "blend: input should be 'smoothblend' or 'cutpaste'"),
         ({"eta": -1, "epochs": 0}, r"eta: (?s:.*)\n  epochs: "),
     ],

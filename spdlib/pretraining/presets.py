@@ -102,6 +102,8 @@ class Settings(BaseModel):
             raise ValueError(f"queue: {self.queue} is no multiple of batch_size {self.batch_size}")
         if "key_splits" in needs and self.batch_size < 2 * (self.key_splits or 1):
             raise ValueError(f"key_splits: {self.key_splits} groups of {self.batch_size} images")
+        if self.blend == "cutpaste" and self.foreground != "zero":
+            raise ValueError(f"foreground: CutPaste pastes hard, {self.foreground} would not show")
         if self.spd == "dense" and not self.independent_views:
             raise ValueError("independent_views: dense SPD needs views of independent colours")
         return self
