@@ -13,6 +13,7 @@ from spdlib.encoders import Encoder
 from spdlib.notebooks.explorers.explorer import explorer, menu, slider
 from spdlib.notebooks.figures import attention as plots
 from spdlib.notebooks.figures import style
+from spdlib.notebooks.figures.panels import Picture
 
 
 def attention_explorer(
@@ -38,7 +39,7 @@ def attention_explorer(
         "encoder": menu(encoders, style.method_name, value=list(encoders)[-1]),
         "stage": slider(4, 1, 4),
         "method": menu(METHODS, lambda name: METHODS[name].__name__),
-        "strength": slider(plots.STRENGTH, 0, 1, 0.05, ".0%", description="overlay"),
+        "strength": slider(Picture().strength, 0, 1, 0.05, ".0%", description="overlay"),
     }
 
     @lru_cache(maxsize=64)
@@ -55,7 +56,7 @@ def attention_explorer(
             verdict = f"energy inside {share:.0f} %, by chance {chance:.1f} %"
         distance = f"nearest normal image, distance {found.nearest.distance[0]:.3g}"
         normal = normals[int(found.nearest.index[0])]["image"]
-        titles, energy = [names[image], distance, verdict], normalise(found.maps)[0]
-        return plots.overlay(images[image], normal, energy, mask, titles, strength)
+        seen = Picture(images[image], normalise(found.maps)[0], mask, strength=strength)
+        return plots.overlay(seen, normal, [names[image], distance, verdict])
 
     return explorer(controls, draw, height=340)

@@ -46,10 +46,11 @@ def threshold_explorer(found: Evaluation) -> widgets.VBox:
         number = int(order[place - 1])
         row = int(inside[number])
         title = f"{place} of {len(order)}: {_verdict(found, encoder, row, threshold)}"
-        heat, mask = found.maps[encoder][row], found.masks[row]
-        pixels = images[row]["image"]
+        cell = panels.Picture(
+            images[row]["image"], found.maps[encoder][row], found.masks[row], title
+        )
         top = float(found.scores[encoder].max())  # encoders' distances have no common unit
-        return plots.view(pixels, heat, mask, threshold, top, truth, scores, number, title)
+        return plots.view(cell, threshold, top, truth, scores, number)
 
     return explorer(controls, draw, height=390)
 

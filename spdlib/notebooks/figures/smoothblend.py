@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -16,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spdlib.notebooks.figures import panels, style
-from spdlib.notebooks.figures.style import shows
 from spdlib.smoothblend import Draw, SmoothBlend
 from spdlib.visibility import Changes
 
@@ -44,8 +41,7 @@ def difference(before: Tensor, after: Tensor, gain: float = GAIN) -> NDArray[np.
     """
     change = after - before
     signed = change.gather(0, change.abs().argmax(0, keepdim=True))[0]
-    level = ((gain * signed).clamp(-1, 1) * 127.5 + 127.5).round().byte()
-    return (255 * colormaps[DIFFERENCE](np.arange(256))[:, :3]).round().astype(np.uint8)[level]
+    return colormaps[DIFFERENCE]((gain * signed.numpy() + 1) / 2, bytes=True)[..., :3]
 
 
 def around(image: Tensor, box: Sequence[int], side: int) -> Tensor:
@@ -57,7 +53,7 @@ def around(image: Tensor, box: Sequence[int], side: int) -> Tensor:
     return image[..., y : y + side, x : x + side]
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def pictures(images: Mapping[str, Picture], width: float = style.WIDTH) -> Figure:
     """Pictures in a row, as high as each other.
 
@@ -65,10 +61,10 @@ def pictures(images: Mapping[str, Picture], width: float = style.WIDTH) -> Figur
         images: Pictures by title.
         width: Width of the figure, inches.
     """
-    return panels.grid([("", list(images.values()))], list(images), width, width)
+    return panels.grid([("", list(images.values()))], list(images), (width - 0.5) / len(images))
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def grid(rows: Mapping[str, Sequence[Picture]], titles: Sequence[str], side: float = 1.4) -> Figure:
     """Pictures in rows and columns.
 
@@ -80,7 +76,7 @@ def grid(rows: Mapping[str, Sequence[Picture]], titles: Sequence[str], side: flo
     return panels.grid(rows.items(), titles, side)
 
 
-@shows()
+@style.shows()
 def patch(image: Tensor, draw: Draw) -> Figure:
     """An image with the boxes of a draw, and the patch, enlarged.
 
@@ -88,22 +84,28 @@ def patch(image: Tensor, draw: Draw) -> Figure:
         image: (C, H, W).
         draw: Draw for one image.
     """
-    left, top, right, bottom = draw.source_boxes[0].tolist()
-    cut = f"the patch: {right - left} × {bottom - top} pixels"
-    shown = {"dashed: cut here; solid: pasted": image, cut: image[:, top:bottom, left:right]}
-    fig = pictures(shown, 5.8)
-    for boxes, colour, line in (
-        (draw.source_boxes, SOURCE, "--"), (draw.target_boxes, TARGET, "-")
-    ):  # fmt: skip
-        x, y, right, bottom = boxes[0].tolist()
-        look: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.6, "fill": False}
-        edge = [withStroke(linewidth=3.2, foreground="black")]
-        place = Rectangle((x - 0.5, y - 0.5), right - x, bottom - y, path_effects=edge, **look)
-        fig.axes[0].add_patch(place)
+    (x, y, right, bottom), pasted = draw.source_boxes[0].tolist(), draw.target_boxes[0].tolist()
+    cut = f"the patch: {right - x} × {bottom - y} pixels"
+    fig = pictures(
+        {"dashed: cut here; solid: pasted": image, cut: image[:, y:bottom, x:right]}, 5.8
+    )
+    outline(fig.axes[0], (x, y, right, bottom), SOURCE, "--")
+    outline(fig.axes[0], pasted, TARGET, "-")
     return fig
 
 
-@shows()
+def outline(ax: Axes, box: Sequence[int], colour: str, line: str = "-") -> None:
+    """Outlines a box, on a black edge."""
+    left, top, right, bottom = box
+    look: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.6, "fill": False}
+    edge = [withStroke(linewidth=3.2, foreground="black")]
+    place = Rectangle(
+        (left - 0.5, top - 0.5), right - left, bottom - top, path_effects=edge, **look
+    )
+    ax.add_patch(place)
+
+
+@style.shows()
 def layers(foreground: Tensor, draw: Draw, blend: SmoothBlend) -> Figure:
     """The foreground, the box mask, the smoothed mask, and both masks along a row.
 
@@ -125,7 +127,7 @@ def layers(foreground: Tensor, draw: Draw, blend: SmoothBlend) -> Figure:
     return fig
 
 
-@shows()
+@style.shows()
 def profiles(images: Mapping[str, Tensor], draw: Draw, side: int) -> Figure:
     """An image and what a draw makes of it, close up, and their levels along a row.
 
@@ -167,7 +169,7 @@ def _along_row(shown: Mapping[str, Tensor], draw: Draw, dotted: int) -> tuple[Fi
     return fig, along
 
 
-@shows()
+@style.shows()
 def steps(image: Tensor, blended: Tensor, width: float = style.WIDTH) -> Figure:
     """Image, blend, and their amplified difference.
 
@@ -178,13 +180,13 @@ def steps(image: Tensor, blended: Tensor, width: float = style.WIDTH) -> Figure:
     """
     change = difference(image, blended)
     fig = pictures({"image": image, "blended": blended, f"difference × {GAIN}": change}, width)
-    scale = ScalarMappable(Normalize(-255 / GAIN, 255 / GAIN), DIFFERENCE)
+    scale = panels.scale_of(-255 / GAIN, 255 / GAIN, DIFFERENCE)
     panels.colour_bar(fig, fig.axes, scale, "levels of 255", location="right", fraction=0.03,
                       aspect=18, shrink=1, extend="both")  # fmt: skip
     return fig
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def strip(
     images: Mapping[str, Tensor], blends: Mapping[str, SmoothBlend], seed: int, side: int
 ) -> Figure:
@@ -211,7 +213,7 @@ def strip(
     return panels.grid(rows, ["image", *blends], side=1.05)
 
 
-@shows()
+@style.shows()
 def visibility(changes: Mapping[str, Changes], threshold: int) -> Figure:
     """Shares of pixels by how much they change, and of draws that stay below a threshold.
 
@@ -242,7 +244,7 @@ def visibility(changes: Mapping[str, Changes], threshold: int) -> Figure:
     return fig
 
 
-@shows()
+@style.shows()
 def examples(
     images: Tensor, blend: SmoothBlend, draws: Draw, chosen: Sequence[int], titles: Sequence[str],
     side: int
@@ -264,4 +266,4 @@ def examples(
         before, after = (around(x, box, side) for x in (image, blend.blend(image, draw)))
         columns.append((before, after, difference(before, after)))
     names = ("image", "blended", f"change × {GAIN}")
-    return panels.grid(zip(names, zip(*columns, strict=True), strict=True), titles, side=1.05)
+    return panels.grid([*zip(names, zip(*columns, strict=True), strict=True)], titles, side=1.05)
