@@ -115,7 +115,6 @@ def confusion_matrix(ax: Axes, counts: metrics.Confusion) -> None:
     cells, signs = np.array([[tp, fn], [fp, tn]]), np.array([[1, -1], [-1, 1]])
     # From 0.15 on, so that a cell without samples has a colour, too.
     share = signs * (0.15 + 0.85 * cells / cells.sum(1, keepdims=True))
-    ax.imshow(share, cmap="RdBu", vmin=-2, vmax=2)
     texts = [[f"{tp:,}\nfound", f"{fn:,}\nmissed"], [f"{fp:,}\nfalse alarms", f"{tn:,}\npassed"]]
     look = {"cmap": "RdBu", "vmin": -2, "vmax": 2, "cbar": False, "annot_kws": {"color": "black"}}
     sns.heatmap(share, ax=ax, annot=texts, fmt="", square=True, **look)

@@ -203,7 +203,7 @@ def side_by_side(
         if title is None:
             ax.set_axis_off()
         else:
-            ax.set_title(words(title, int(80 / columns), 2))
+            ax.set_title(words(title, int(105 / columns), 2))
     return fig, list(axes.flat[: len(titles)])
 
 
