@@ -1,7 +1,7 @@
 """Explorers of the metrics: the toy test set, and a threshold on real scores."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -73,9 +73,5 @@ def threshold_explorer(
     low, high = float(scores.min()), float(scores.max())
     start = low if panels.missing(labels) else metrics.max_f1(labels, scores).threshold
     controls = {"threshold": slider(start, low, high, (high - low) / 200)}
-    return explorer(
-        controls,
-        lambda threshold: plots.threshold_view(labels, scores, threshold, thumbnail),
-        height=440,
-        columns=1,
-    )
+    draw = partial(plots.threshold_view, labels, scores, image=thumbnail)
+    return explorer(controls, draw, height=440)

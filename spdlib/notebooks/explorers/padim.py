@@ -8,6 +8,7 @@ from spdlib.evaluation import Evaluation
 from spdlib.notebooks.explorers.explorer import explorer, menu, slider
 from spdlib.notebooks.figures import padim as plots
 from spdlib.notebooks.figures import panels, style
+from spdlib.notebooks.figures.panels import Picture
 
 WRONG = "wrong at this threshold"
 
@@ -46,9 +47,7 @@ def threshold_explorer(found: Evaluation) -> widgets.VBox:
         number = int(order[place - 1])
         row = int(inside[number])
         title = f"{place} of {len(order)}: {_verdict(found, encoder, row, threshold)}"
-        cell = panels.Picture(
-            images[row]["image"], found.maps[encoder][row], found.masks[row], title
-        )
+        cell = Picture(images[row]["image"], found.maps[encoder][row], found.masks[row], title)
         top = float(found.scores[encoder].max())  # encoders' distances have no common unit
         return plots.view(cell, threshold, top, truth, scores, number)
 
@@ -63,7 +62,5 @@ def _verdict(found: Evaluation, method: str, row: int, threshold: float) -> str:
         return text
     flagged = found.maps[method][row] >= threshold
     both = (flagged & mask).sum()
-    hit, right = both / mask.sum(), both / max(int(flagged.sum()), 1)
-    return (
-        text + f"; {hit:.0%} of the defect's pixels flagged, {right:.0%} of the flagged are defect"
-    )
+    text += f"; {both / mask.sum():.0%} of the defect's pixels flagged, "
+    return text + f"{both / max(int(flagged.sum()), 1):.0%} of the flagged are defect"

@@ -147,10 +147,7 @@ def operating_point(labels: panels.Array, scores: panels.Array, threshold: float
 
 @shows("no threshold to choose")
 def threshold_view(
-    labels: panels.Array,
-    scores: panels.Array,
-    threshold: float,
-    image: Callable[[int], panels.Array],
+    labels: np.ndarray, scores: np.ndarray, threshold: float, image: Callable[[int], panels.Array]
 ) -> Figure:
     """A threshold on the histogram of scores, and the images that it moves.
 

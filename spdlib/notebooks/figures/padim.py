@@ -10,6 +10,7 @@ from torch import Tensor
 from spdlib import metrics
 from spdlib.evaluation import TASKS
 from spdlib.notebooks.figures import panels, style
+from spdlib.notebooks.figures.panels import Picture
 
 MAP = "distance to the normal images"
 
@@ -22,7 +23,7 @@ def glance(groups: Mapping[str, Sequence[tuple[Tensor, Tensor]]]) -> Figure:
         groups: Images (3, H, W) and masks (H, W), by what they show.
     """
     rows = {
-        name: [panels.Picture(image, mask=mask) for image, mask in pictures]
+        name: [Picture(image, mask=mask) for image, mask in pictures]
         for name, pictures in groups.items()
     }
     # Photographs weigh a lot in a notebook's file: no wider than they need to be.
@@ -89,9 +90,7 @@ def comparison(
         titles: Titles of the columns.
         label: Name of what the maps show.
     """
-    scale = panels.common_scale(heat for heats in maps.values() for heat in heats)
-    named = {style.method_name(method): heats for method, heats in maps.items()}
-    return panels.maps(images, masks, named, titles, scale, label)
+    return panels.maps(images, masks, maps, titles, label)
 
 
 @style.shows("no images to show")
@@ -113,13 +112,13 @@ def cases(
         labels: 0 and 1, one an image.
         scores: Scores, one an image.
     """
-    rows: dict[str, list[panels.Picture]] = {name: [] for name in groups}
+    rows: dict[str, list[Picture]] = {name: [] for name in groups}
     for name, numbers in groups.items():
         for i in numbers:
             kind, score = int(labels[i]), f"score {scores[i]:.1f}"
             title, colour = panels.CLASSES[kind], panels.COLOURS[kind]
-            rows[name].append(panels.Picture(image(i), None, masks[i], title, colour))
-            rows[name].append(panels.Picture(heat=maps[i], title=score))
+            rows[name].append(Picture(image(i), None, masks[i], title, colour))
+            rows[name].append(Picture(heat=maps[i], title=score))
     scale = panels.common_scale(maps[i] for numbers in groups.values() for i in numbers)
     return panels.grid(rows.items(), side=0.95, scale=scale, label=MAP)
 
@@ -199,12 +198,7 @@ def recall_by_area(table: pd.DataFrame) -> Figure:
 
 @style.shows()
 def view(
-    cell: panels.Picture,
-    threshold: float,
-    top: float,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    number: int,
+    cell: Picture, threshold: float, top: float, labels: np.ndarray, scores: np.ndarray, number: int
 ) -> Figure:
     """One test image under a threshold: outlines, map, and its place among all scores.
 

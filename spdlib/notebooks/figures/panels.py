@@ -24,6 +24,8 @@ from spdlib.notebooks.figures.style import bare, percent, say, words
 Array = Tensor | ArrayLike
 # Labels and scores of several detectors, by name.
 Detectors = Mapping[str, tuple[ArrayLike, ArrayLike]]
+Look = Callable[[str], dict[str, Any]]  # of a line, by name
+Point = tuple[float, float]
 
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share + 0.0:g} %".replace("-", "−"))
 POINTS = FuncFormatter(lambda share, _: f"{100 * share + 0.0:g}".replace("-", "−"))
@@ -140,14 +142,16 @@ def maps(
     masks: Sequence[Any] | Tensor,
     heats: Mapping[str, Any],
     titles: Sequence[str],
-    scale: ScalarMappable,
     label: str,
+    scale: ScalarMappable | None = None,
 ) -> Figure:
-    """Images, their ground truth, and maps with it outlined, a column an image, a row a name."""
+    """Images, their ground truth, and maps with it outlined, a column an image, a row a method."""
+    scale = scale or common_scale(heat for row in heats.values() for heat in row)
     rows = {"image": list(images), "ground truth": list(masks)}
     for name, row in heats.items():
-        rows[name] = [Picture(heat=heat, mask=mask) for heat, mask in zip(row, masks, strict=True)]
-    return grid(rows.items(), titles, min(1.4, 7.3 / len(images)), scale=scale, label=label)
+        cells = zip(row, masks, strict=True)
+        rows[style.method_name(name)] = [Picture(heat=heat, mask=mask) for heat, mask in cells]
+    return grid(rows.items(), titles, min(1.4, 7.3 / len(images)), scale, label)
 
 
 def colour_bar(
@@ -170,16 +174,15 @@ def common_scale(maps: Iterable[Array]) -> ScalarMappable:
 
 
 def legend(
-    place: Figure | Axes, keys: Axes | Sequence[Artist], loc: str = "outside upper center",
-    **more: Any
-) -> None:  # fmt: skip
+    fig: Figure, keys: Axes | Sequence[Artist], loc: str = "outside upper center", **more: Any
+) -> None:
     """A legend of some artists, or of all in some axes, a name once, in as many columns as fit."""
     handles = keys.get_legend_handles_labels()[0] if isinstance(keys, Axes) else keys
     named = {str(handle.get_label()): handle for handle in handles}
     if named:
         lengths = [6 + len(label) for label in named]
         fits = len(named) if sum(lengths) < 130 else max(1, 130 // max(lengths))
-        place.legend(list(named.values()), list(named), **{"loc": loc, "ncols": fits, **more})
+        fig.legend(list(named.values()), list(named), **{"loc": loc, "ncols": fits, **more})
 
 
 def key(label: str, linestyle: Any = "", **look: Any) -> Line2D:
@@ -199,11 +202,10 @@ def side_by_side(
     """Panels, one a title, in a row or several."""
     columns = -(-len(titles) // rows)
     fig, axes = style.figure(rows, columns, height, squeeze=False, **subplots)
-    for ax, title in itertools.zip_longest(axes.flat, titles):
-        if title is None:
-            ax.set_axis_off()
-        else:
-            ax.set_title(words(title, int(105 / columns), 2))
+    for ax, title in zip(axes.flat, titles, strict=False):
+        ax.set_title(words(title, int(105 / columns), 2))
+    for ax in axes.flat[len(titles) :]:
+        ax.set_axis_off()
     return fig, list(axes.flat[: len(titles)])
 
 
@@ -222,7 +224,8 @@ def intervals(
         table: Columns ``value`` (or ``mean``, or ``difference``), ``low``, ``high``, and
             ``method``, which gives the colour (grey if empty). Optional: ``panel`` (text; by
             default the metric), ``row`` (text; by default the method), ``shift`` in rows, ``note``
-            above the dot, and ``look`` of the dot, in place of its method's.
+            above the dot, ``look`` of the dot, in place of its method's, and ``dots``, single
+            values behind the interval.
         label: Name of what the axis shows, below all.
         mark: Value at which a vertical line stands.
         form: Format of the axis's numbers.
@@ -234,15 +237,18 @@ def intervals(
         return nothing("nothing to compare")
     table = table.rename(columns={"mean": "value", "difference": "value"})
     usual = {"panel": table.get("metric"), "row": table.method.map(style.method_name)}
-    table = table.assign(**{"shift": 0.0, "note": "", "look": None} | usual | dict(table.items()))
+    usual |= dict.fromkeys(("look", "dots")) | {"shift": 0.0, "note": ""}
+    table = table.assign(**usual | dict(table.items()))
     panels, names = list(table.panel.unique()), list(table.row.unique())
     high = stacked * (1.2 + 0.2 * sum(str(name).count("\n") + 2 for name in names))
     fig, axes = side_by_side(panels, high, stacked, sharex=sharex, sharey=True)
     for ax, panel in zip(axes, panels, strict=True):
         for one in table[table.panel == panel].itertuples():
-            usual = style.method_style(one.method) if one.method else GREY_MARK
+            look = one.look or (style.method_style(one.method) if one.method else GREY_MARK)
             y = names.index(one.row) + one.shift
-            interval(ax, y, one.value, one.low, one.high, **one.look or usual)
+            interval(ax, y, one.value, one.low, one.high, **look)
+            for dot in one.dots or ():
+                ax.plot(dot, y, "o", color=look["color"], markersize=3, alpha=0.6)
             note(ax, one.note, (one.value, y), (0, 6), fontsize=9, ha="center")
         if mark is not None:
             ax.axvline(mark, color=style.GREY, linewidth=1, zorder=0)
@@ -255,9 +261,7 @@ def intervals(
     return fig
 
 
-def note(
-    ax: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **look: Any
-) -> None:
+def note(ax: Axes, text: str, at: Point, offset: Point, **look: Any) -> None:
     """A text beside a point, moved by some points of print."""
     ax.annotate(text, at, offset, textcoords="offset points", **look)
 
@@ -269,11 +273,7 @@ def name_rows(ax: Axes, names: Sequence[str], width: int = 48, **text: Any) -> N
 
 
 def curves(
-    roc: Axes,
-    pr: Axes,
-    detectors: Detectors,
-    look: Callable[[str], dict[str, Any]],
-    threshold: float | None = None,
+    roc: Axes, pr: Axes, detectors: Detectors, look: Look, threshold: float | None = None
 ) -> dict[str, metrics.Metrics]:
     """ROC and precision-recall curves; dots at a threshold, dotted what guessing gives.
 
@@ -309,7 +309,7 @@ def curves(
     return measured
 
 
-def curve_rows(detectors: Mapping[str, Detectors], look: Callable[[str], dict[str, Any]]) -> Figure:
+def curve_rows(detectors: Mapping[str, Detectors], look: Look) -> Figure:
     """ROC and precision-recall curves side by side, a row a group of detectors.
 
     Args:

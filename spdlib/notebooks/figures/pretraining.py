@@ -22,6 +22,7 @@ MANY = 12  # values of a line, from which on they are noisy ones
 SEEN = 0.1  # of the largest alpha: where a blended patch is outlined
 LEAST = 1e-3  # of the unit: a view that hardly differs from its anchor
 KINDS = ("weak", "blended")
+Histories = Mapping[str, pd.DataFrame]
 WEAK, BLENDED = style.NORMAL, style.ANOMALY
 COLUMNS = ("strong view", "strong view", "anchor", "positive", "negative", "the answer")
 LIMITS = {"std": COLLAPSED_STD, "effective_rank": COLLAPSED_RANK}
@@ -78,15 +79,15 @@ def losses(cases: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Figure:
         ax.quiver(*np.zeros((2, 3)), *tips.T, color=colours, width=0.013, **exact)
         ax.quiver(*tips.T, *steps.T, color=colours, width=0.008, alpha=0.5, **exact)
         ax.set_title(f"{title}\nSPD loss {loss.item():+.2f}")
-    names = zip(("anchor", "positive", "negative"), colours, strict=True)
+    names = zip(COLUMNS[2:5], colours, strict=True)
     keys = [panels.key(name, "-", color=colour, linewidth=3) for name, colour in names]
-    keys.append(panels.key("pale: where a step moves it", "-", color="#BBBBBB"))
-    panels.legend(fig, keys, "outside lower center")
+    pale = panels.key("pale: where a step moves it", "-", color="#BBBBBB")
+    panels.legend(fig, [*keys, pale], "outside lower center")
     return fig
 
 
 @style.shows("no training to show")
-def training(histories: Mapping[str, pd.DataFrame]) -> Figure:
+def training(histories: Histories) -> Figure:
     """Loss terms, cosines, spot-the-difference score and signs of collapse, against the step.
 
     Args:
@@ -119,7 +120,7 @@ def training(histories: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 @style.shows("no training to show")
-def collapse(histories: Mapping[str, pd.DataFrame]) -> Figure:
+def collapse(histories: Histories) -> Figure:
     """A healthy and a broken training: the loss, and what only the features tell.
 
     Args:
@@ -134,10 +135,7 @@ def collapse(histories: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def _against_steps(
-    titles: Mapping[str, str],
-    histories: Mapping[str, pd.DataFrame],
-    looks: Mapping[str, dict[str, Any]],
-    height: float,
+    titles: Mapping[str, str], histories: Histories, looks: Mapping[str, Any], height: float
 ) -> tuple[Figure, list[Axes]]:
     """A panel a column of histories, three in a row."""
     fig, axes = panels.side_by_side(list(titles.values()), height, len(titles) // 3)

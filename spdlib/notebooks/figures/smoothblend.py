@@ -1,6 +1,6 @@
 """Figures of SmoothBlend: its steps, grids of views, what each setting does, how visible it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,7 +44,7 @@ def difference(before: Tensor, after: Tensor, gain: float = GAIN) -> NDArray[np.
     return colormaps[DIFFERENCE]((gain * signed.numpy() + 1) / 2, bytes=True)[..., :3]
 
 
-def around(image: Tensor, box: Sequence[int], side: int) -> Tensor:
+def around(image: Tensor, box: Iterable[float], side: int) -> Tensor:
     """The square (..., side, side) of an image about a box, moved in where it would stick out."""
     left, top, right, bottom = map(int, box)
     height, width = image.shape[-2:]
@@ -84,25 +84,18 @@ def patch(image: Tensor, draw: Draw) -> Figure:
         image: (C, H, W).
         draw: Draw for one image.
     """
-    (x, y, right, bottom), pasted = draw.source_boxes[0].tolist(), draw.target_boxes[0].tolist()
-    cut = f"the patch: {right - x} × {bottom - y} pixels"
-    fig = pictures(
-        {"dashed: cut here; solid: pasted": image, cut: image[:, y:bottom, x:right]}, 5.8
-    )
-    outline(fig.axes[0], (x, y, right, bottom), SOURCE, "--")
-    outline(fig.axes[0], pasted, TARGET, "-")
+    left, top, right, bottom = draw.source_boxes[0].tolist()
+    cut = f"the patch: {right - left} × {bottom - top} pixels"
+    shown = {"dashed: cut here; solid: pasted": image, cut: image[:, top:bottom, left:right]}
+    fig, edge = pictures(shown, 5.8), [withStroke(linewidth=3.2, foreground="black")]
+    for boxes, colour, line in (
+        (draw.source_boxes, SOURCE, "--"), (draw.target_boxes, TARGET, "-")
+    ):  # fmt: skip
+        left, top, right, bottom = boxes[0].tolist()
+        look: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.6}
+        place = (left - 0.5, top - 0.5), right - left, bottom - top
+        fig.axes[0].add_patch(Rectangle(*place, fill=False, path_effects=edge, **look))
     return fig
-
-
-def outline(ax: Axes, box: Sequence[int], colour: str, line: str = "-") -> None:
-    """Outlines a box, on a black edge."""
-    left, top, right, bottom = box
-    look: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.6, "fill": False}
-    edge = [withStroke(linewidth=3.2, foreground="black")]
-    place = Rectangle(
-        (left - 0.5, top - 0.5), right - left, bottom - top, path_effects=edge, **look
-    )
-    ax.add_patch(place)
 
 
 @style.shows()
@@ -259,11 +252,12 @@ def examples(
         titles: Titles of the columns.
         side: Side of what is shown around the paste, pixels.
     """
-    columns = []
+    rows: dict[str, list[Picture]] = {"image": [], "blended": [], f"change × {GAIN}": []}
     for number in chosen:
         draw, image = draws[[number]], images[number % len(images)]
-        box = draw.target_boxes[0].tolist()
-        before, after = (around(x, box, side) for x in (image, blend.blend(image, draw)))
-        columns.append((before, after, difference(before, after)))
-    names = ("image", "blended", f"change × {GAIN}")
-    return panels.grid([*zip(names, zip(*columns, strict=True), strict=True)], titles, side=1.05)
+        both = image, blend.blend(image, draw)
+        before, after = (around(view, draw.target_boxes[0], side) for view in both)
+        cells = before, after, difference(before, after)
+        for row, cell in zip(rows.values(), cells, strict=True):
+            row.append(cell)
+    return panels.grid(rows.items(), titles, side=1.05)

@@ -134,23 +134,17 @@ def figure(compared: pd.DataFrame, arms: Sequence[str] | None = None) -> Figure:
         compared: As :func:`against_baselines` gives it.
         arms: Which ones, by default all that are there.
     """
-    shown = [arm for arm in arms or ARMS if arm in set(compared.arm)]
-    keys = pd.MultiIndex.from_product([MEASURES, shown], names=["measure", "arm"])
-    rows = compared.set_index(["measure", "arm"]).reindex(keys).dropna(subset="mean").reset_index()
+    rows = compared[compared.arm.isin(arms or ARMS)].dropna(subset="mean")
     colours = np.select([rows.low > 0, rows.high < 0], [style.BLUE, style.VERMILION], style.GREY)
     look = {"marker": "|", "markersize": 11, "markeredgewidth": 2}
     rows = rows.assign(
-        method="", look=[look | {"color": colour} for colour in colours],
+        method="", look=[look | {"color": colour} for colour in colours], dots=rows.gains,
         panel=[MEASURES[measure][2] for measure in rows.measure],
         row=[f"{title(arm)} − {title(ARMS[arm][1])}" for arm in rows.arm],
     )  # fmt: skip
     text = "difference, percentage points"
     fig = panels.intervals(rows, text, 0, panels.PLAIN, sharex=False, stacked=2)
-    axes, places = dict(zip(rows.panel.unique(), fig.axes, strict=False)), list(rows.row.unique())
-    for row in rows.itertuples():
-        height, colour = [places.index(row.row)] * row.n, row.look["color"]
-        axes[row.panel].plot(row.gains, height, "o", color=colour, markersize=3, alpha=0.6)
-    fig.set_figheight(2.0 + 0.56 * len(shown))
+    fig.set_figheight(2.0 + 0.56 * rows.arm.nunique())
     return fig
 
 

@@ -76,12 +76,10 @@ def own(name: str, rows: pd.DataFrame) -> Styler:
         frame.rename(columns=style.method_name, level=0).rename(index=style.readable)
         for frame in frames
     )
-    found = comparison.gains(rows)[["baseline", "method"]].map(style.method_name)
-    pairs = dict(zip(found.method, found.baseline, strict=True))
-    shown = style.readable(name)
-    return style_table(
-        values, text, pairs, f"Yours: {shown}, %", f"own{zlib.crc32(shown.encode())}"
-    )
+    found = comparison.gains(rows)[["method", "baseline"]].map(style.method_name)
+    shown, pairs = style.readable(name), dict(found.to_numpy().tolist())
+    uuid = f"own{zlib.crc32(shown.encode())}"
+    return style_table(values, text, pairs, f"Yours: {shown}, %", uuid)
 
 
 def gain_counts(counts: pd.DataFrame) -> Styler:

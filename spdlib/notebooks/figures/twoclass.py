@@ -34,9 +34,8 @@ def protocols(table: pd.DataFrame, splits: Mapping[str, pd.DataFrame]) -> Figure
     """
     if not splits:
         return panels.nothing("no split to show")
-    goes = pd.DataFrame(
-        {name: table.path.map(split.set_index("path").split) for name, split in splits.items()}
-    )
+    goes = {name: table.path.map(split.set_index("path").split) for name, split in splits.items()}
+    goes = pd.DataFrame(goes)
     # Within a class, images that more protocols train on come first: draws are nested.
     train, test = ((goes == name).sum(axis=1) for name in SPLITS)
     order = np.lexsort([test, -train, table.label])
@@ -163,24 +162,20 @@ def masks(
         maps: Probabilities (N, H, W) in [0, 1] by the name of the row.
         titles: Titles of the columns.
     """
-    scale = panels.scale_of(0, 1, STEPS)
-    fig = panels.maps(images, truth, maps, titles, scale, "predicted (outlined: ground truth)")
+    text, scale = "predicted (outlined: ground truth)", panels.scale_of(0, 1, STEPS)
+    fig = panels.maps(images, truth, maps, titles, text, scale)
     fig.axes[-1].xaxis.set_major_formatter(panels.PERCENT)
     return fig
 
 
 @style.shows("no images to show")
 def mistakes(
-    images: Sequence[Tensor],
-    labels: panels.Array,
-    scores: panels.Array,
-    threshold: float,
-    count: int = 6,
+    images: Tensor, labels: np.ndarray, scores: np.ndarray, threshold: float, count: int = 6
 ) -> Figure:
     """The images that a classifier gets most wrong: normal ones above, anomalies below.
 
     Args:
-        images: Returns the pixels (3, H, W) of the image with a number.
+        images: (N, 3, H, W) in [0, 1].
         labels: 0 and 1.
         scores: Scores, one an image.
         threshold: Least score of a flagged image; titles say on which side each is.
@@ -201,25 +196,23 @@ def mistakes(
 
 
 @style.shows()
-def overlay(
-    image: Tensor, truth: panels.Array, probability: panels.Array, threshold: float
-) -> Figure:
+def overlay(image: Tensor, mask: Tensor, probability: np.ndarray, threshold: float) -> Figure:
     """One image, its predicted probabilities, and the mask that a threshold makes of them.
 
     Args:
         image: (3, H, W) in [0, 1].
-        truth: Its mask (H, W).
+        mask: Its ground truth (H, W).
         probability: (H, W), in [0, 1].
         threshold: Least probability of a pixel that is marked.
     """
-    truth, marked = np.asarray(truth, bool), np.asarray(probability) >= threshold
+    truth, marked = np.asarray(mask, bool), probability >= threshold
     cells = [panels.Picture(image, mask=truth), panels.Picture(heat=probability, mask=truth), image]
     fig = panels.grid([("", cells)], ("image and ground truth", "predicted", ""), side=2.9)
     inks = np.array([to_rgba("none"), *(to_rgba(colour, 0.8) for colour in MARKED.values())])
     fig.axes[2].imshow(inks[np.select([marked & truth, marked, truth], [1, 2, 3])])
     fig.axes[2].set_title(_verdict(truth, marked), fontsize=9)
-    handles = [Patch(color=colour, label=name) for name, colour in MARKED.items()]
-    panels.legend(fig, handles, "outside lower right")
+    keys = [Patch(color=colour, label=name) for name, colour in MARKED.items()]
+    panels.legend(fig, keys, "outside lower right")
     return fig
 
 
