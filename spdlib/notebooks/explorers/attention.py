@@ -44,8 +44,7 @@ def attention_explorer(
 
     @lru_cache(maxsize=64)
     def attend(image: int, encoder: str, stage: int, method: str) -> Attention:
-        one = images[image : image + 1]
-        return attention_maps(encoders[encoder], one, banks[encoder], stage, method)
+        return attention_maps(encoders[encoder], images[[image]], banks[encoder], stage, method)
 
     def draw(image: int, encoder: str, stage: int, method: str, strength: float) -> Figure:
         found, mask = attend(image, encoder, stage, method), masks[image]

@@ -10,8 +10,6 @@ from spdlib.notebooks.figures import padim as plots
 from spdlib.notebooks.figures import panels, style
 from spdlib.notebooks.figures.panels import Picture
 
-WRONG = "wrong at this threshold"
-
 
 def threshold_explorer(found: Evaluation) -> widgets.VBox:
     """Test images to browse, highest score first, and a threshold to move over their maps.
@@ -25,7 +23,8 @@ def threshold_explorer(found: Evaluation) -> widgets.VBox:
     every = np.concatenate(list(found.scores.values()))
     low, high = 0.5 * float(every.min()), float(every.max())
     first, method = found.categories[0], found.methods[-1]
-    kinds, most = ("all", *panels.CLASSES, WRONG), int(table.category.value_counts().max())
+    kinds = ("all", *panels.CLASSES, "wrong at this threshold")
+    most = int(table.category.value_counts().max())
     controls = {
         "category": menu(found.categories),
         "encoder": menu(found.methods, style.method_name, value=method),
@@ -42,7 +41,7 @@ def threshold_explorer(found: Evaluation) -> widgets.VBox:
         order = np.argsort(-scores, kind="stable")
         order = order[listed[order]]
         if not len(order):
-            return panels.nothing(f"{category}: no image is {kind}", height=3.9)
+            return style.nothing(f"{category}: no image is {kind}", height=3.9)
         place = min(place, len(order))
         number = int(order[place - 1])
         row = int(inside[number])

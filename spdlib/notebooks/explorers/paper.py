@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from spdlib import comparison, paper
 from spdlib.notebooks.explorers.explorer import explorer, menu
-from spdlib.notebooks.figures import panels
 from spdlib.notebooks.figures import paper as plots
+from spdlib.notebooks.figures import style
 
 Pairs = list[tuple[str, str]]
 PAIRS = [("simsiam", "simsiam_spd"), ("supervised", "supervised_spd")]
@@ -56,7 +56,7 @@ def draw_table(
         rows, pairs = paper.tidy(int(table), means=True).rename(columns={"subset": "row"}), PAIRS
     rows = rows[(rows.metric == metric) & ((rows.group == group) | (group == ALL))]
     if rows.empty:
-        return panels.nothing(f"no {metric} of {group} in this table")
+        return style.nothing(f"no {metric} of {group} in this table")
     return plots.dumbbells(_sorted(rows, pairs, sort), pairs, f"{metric}, % (?: suspect)")
 
 

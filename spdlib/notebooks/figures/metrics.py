@@ -50,7 +50,7 @@ def ranks(detectors: panels.Detectors) -> Figure:
         places = rankdata(-np.asarray(scores), "min")[np.asarray(labels) == 1]
         colour = look(name)["color"]
         ax.eventplot(places, lineoffsets=row, color=colour, linelengths=0.7, linewidths=1.2)
-    longest = max(len(scores) for _, scores in detectors.values())
+    longest = max(len(np.ravel(scores)) for _, scores in detectors.values())
     ax.set(xscale="log", xlabel="place in the list, highest score first", xlim=(0.8, longest))
     panels.name_rows(ax, list(detectors))
     return fig
@@ -132,7 +132,7 @@ def operating_point(labels: panels.Array, scores: panels.Array, threshold: float
         threshold: Least score of a sample that is flagged.
     """
     if lacking := panels.missing(labels):
-        return panels.nothing(f"{lacking}: no curve")
+        return style.nothing(f"{lacking}: no curve")
     fig, (roc, pr, matrix) = style.figure(1, 3, 3.6)
     found = panels.curves(roc, pr, {"": (labels, scores)}, look, threshold)[""]
     counts = metrics.confusion(labels, scores, threshold)
@@ -158,7 +158,7 @@ def threshold_view(
         image: Returns the pixels of the image with the given number, (H, W) or (H, W, 3).
     """
     if lacking := panels.missing(labels):
-        return panels.nothing(f"{lacking}: no threshold to choose")
+        return style.nothing(f"{lacking}: no threshold to choose")
     labels, scores = np.asarray(labels), np.asarray(scores)
     best = metrics.max_f1(labels, scores).threshold
     fig = Figure(figsize=(style.WIDTH, 4.2), layout="constrained")

@@ -1,9 +1,11 @@
 """Figures of PaDiM's evaluation: samples, curves, maps side by side, gains, sizes of defects."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -53,7 +55,7 @@ def histograms(detectors: Mapping[str, panels.Detectors]) -> Figure:
     """
     columns = max(map(len, detectors.values()))
     if not columns:
-        return panels.nothing("no scores to show")
+        return style.nothing("no scores to show")
     fig, axes = style.figure(len(detectors), columns, 0.5 + 2.1 * len(detectors), squeeze=False,
                              sharex="row", sharey="row")  # fmt: skip
     for row, (category, methods) in zip(axes, detectors.items(), strict=True):
@@ -75,13 +77,14 @@ def histograms(detectors: Mapping[str, panels.Detectors]) -> Figure:
 
 @style.shows("no images to show")
 def comparison(
-    images: Sequence[Tensor],
-    masks: Sequence[Tensor],
-    maps: Mapping[str, Sequence[Tensor]],
+    images: panels.Images,
+    masks: panels.Images,
+    maps: Mapping[str, Any],
     titles: Sequence[str],
     label: str = MAP,
+    scale: ScalarMappable | None = None,
 ) -> Figure:
-    """Maps side by side as in Fig. 12 of Zou et al., all on one colour scale.
+    """Maps side by side as in Fig. 12 of Zou et al., ground truth outlined, on one colour scale.
 
     Args:
         images: Images (3, H, W), a column each.
@@ -89,8 +92,14 @@ def comparison(
         maps: Anomaly maps (H, W) by method, a row each.
         titles: Titles of the columns.
         label: Name of what the maps show.
+        scale: Their colours and limits; by default from the least to the largest value.
     """
-    return panels.maps(images, masks, maps, titles, label)
+    scale = scale or panels.common_scale(heat for heats in maps.values() for heat in heats)
+    rows: dict[str, panels.Images] = {"image": images, "ground truth": masks}
+    for name, heats in maps.items():
+        cells = zip(heats, masks, strict=True)
+        rows[style.method_name(name)] = [Picture(heat=heat, mask=mask) for heat, mask in cells]
+    return panels.grid(rows.items(), titles, min(1.4, 7.3 / len(images)), scale, label)
 
 
 @style.shows("no images to show")
@@ -138,7 +147,7 @@ def scatter(rows: pd.DataFrame) -> Figure:
     both = x.join(y, how="inner", lsuffix="_x", rsuffix="_y", sort=False)
     both = both.rename(columns={"value_x": "x", "value_y": "y"}).dropna(subset=["x", "y"])
     if both.empty:
-        return panels.nothing("no category has both AU-ROC of detection and of segmentation")
+        return style.nothing("no category has both AU-ROC of detection and of segmentation")
     categories = list(both.index.unique("category"))
     shown = {c: both.loc[c] for c in categories} if len(categories) <= 3 else {}
     if len(categories) > 1:
@@ -213,12 +222,12 @@ def view(
     """
     fig, (left, middle, right) = style.figure(1, 3, 4.0, width_ratios=[1.35, 1.35, 1])
     scale = panels.scale_of(0, top)
-    flagged = "yellow: flagged" + ("; blue: ground truth" if cell.mask.any() else "")
+    flagged = "yellow: flagged" + ("; blue: ground truth" if np.asarray(cell.mask).any() else "")
     panels.show(left, cell._replace(heat=None, title=flagged))
     panels.show(middle, cell._replace(image=None, title="anomaly map"), scale)
     for ax, colour in ((left, style.YELLOW), (middle, "white")):
         ax.set_anchor("N")
-        panels.outline(ax, cell.heat, colour, threshold)
+        panels.outline(ax, np.asarray(cell.heat), colour, threshold)
     panels.colour_bar(fig, middle, scale, MAP, shrink=0.9, pad=0.03, aspect=20)
     panels.histogram(right, labels, scores, 30)
     right.axvline(threshold, color=style.BLACK, linestyle="--", label="threshold")

@@ -22,6 +22,7 @@ from spdlib.notebooks.figures import style
 from spdlib.notebooks.figures.style import bare, percent, say, words
 
 Array = Tensor | ArrayLike
+Images = Sequence[Any] | Tensor
 # Labels and scores of several detectors, by name.
 Detectors = Mapping[str, tuple[ArrayLike, ArrayLike]]
 Look = Callable[[str], dict[str, Any]]  # of a line, by name
@@ -37,7 +38,6 @@ COLOURS = (style.NORMAL, style.ANOMALY)  # by label
 
 GREY_MARK = {"color": style.GREY, "marker": "|"}  # of what is no method
 UNIT_SCALE = ScalarMappable(Normalize(0, 1), style.HEAT)
-nothing = style.in_place_of_a_figure
 
 
 class Picture(NamedTuple):
@@ -63,7 +63,7 @@ class Picture(NamedTuple):
     strength: float = 0.75
 
 
-def pixels(image: Array) -> np.ndarray:
+def pixels(image: Array | None) -> np.ndarray:
     """Pixels of an image as Matplotlib takes them, (H, W) or (H, W, 3)."""
     if isinstance(image, Tensor) and image.ndim == 3:
         image = image.permute(1, 2, 0) if len(image) > 1 else image[0]
@@ -97,7 +97,7 @@ def show(ax: Axes, cell: Picture, scale: ScalarMappable = UNIT_SCALE) -> None:
 
 
 def grid(
-    rows: Collection[tuple[str, Sequence[Any]]],
+    rows: Collection[tuple[str, Images]],
     titles: Sequence[str] = (),
     side: float = 1.3,
     scale: ScalarMappable = UNIT_SCALE,
@@ -115,7 +115,7 @@ def grid(
     lines = [[c if isinstance(c, Picture) else Picture(c) for c in cells] for _, cells in rows]
     longest = max(lines, key=len, default=[])
     if not longest:
-        return nothing("no images to show")
+        return style.nothing("no images to show")
     shapes = [pixels(c.heat if c.image is None else c.image).shape for c in longest]
     ratios = [shape[1] / shape[0] if shape else 1 for shape in shapes]
     room = min(side, (style.WIDTH - 0.5) / len(longest))
@@ -127,7 +127,7 @@ def grid(
     )  # fmt: skip
     fig.set_layout_engine("compressed", w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
     for line, (name, _), row in zip(lines, rows, axes, strict=True):
-        for ax, cell in itertools.zip_longest(row, line, fillvalue=Picture()):
+        for ax, cell in zip(row, itertools.chain(line, itertools.repeat(Picture())), strict=False):
             show(ax, cell._replace(title=words(cell.title, int(LETTERS * room), 2)), scale)
         row[0].set_ylabel(words(name, int(15 * high), 2), fontsize=9)
     for ax, title in zip(axes[0], titles, strict=False):
@@ -135,23 +135,6 @@ def grid(
     if label:
         colour_bar(fig, axes, scale, label)
     return fig
-
-
-def maps(
-    images: Sequence[Any] | Tensor,
-    masks: Sequence[Any] | Tensor,
-    heats: Mapping[str, Any],
-    titles: Sequence[str],
-    label: str,
-    scale: ScalarMappable | None = None,
-) -> Figure:
-    """Images, their ground truth, and maps with it outlined, a column an image, a row a method."""
-    scale = scale or common_scale(heat for row in heats.values() for heat in row)
-    rows = {"image": list(images), "ground truth": list(masks)}
-    for name, row in heats.items():
-        cells = zip(row, masks, strict=True)
-        rows[style.method_name(name)] = [Picture(heat=heat, mask=mask) for heat, mask in cells]
-    return grid(rows.items(), titles, min(1.4, 7.3 / len(images)), scale, label)
 
 
 def colour_bar(
@@ -169,7 +152,7 @@ def scale_of(low: float, high: float, colours: Any = style.HEAT) -> ScalarMappab
 
 def common_scale(maps: Iterable[Array]) -> ScalarMappable:
     """One colour scale from the least to the largest value of several maps."""
-    shown = np.concatenate([np.ravel(values) for values in maps] or [[0.0, 1.0]])
+    shown = np.concatenate([np.ravel(values) for values in maps] or [np.arange(2)])
     return scale_of(float(shown.min()), float(shown.max()))
 
 
@@ -234,7 +217,7 @@ def intervals(
         **limits: Limits of the axis, as ``Axes.set`` takes them.
     """
     if table.empty:
-        return nothing("nothing to compare")
+        return style.nothing("nothing to compare")
     table = table.rename(columns={"mean": "value", "difference": "value"})
     usual = {"panel": table.get("metric"), "row": table.method.map(style.method_name)}
     usual |= dict.fromkeys(("look", "dots")) | {"shift": 0.0, "note": ""}
@@ -294,7 +277,7 @@ def curves(
         at = found.threshold if threshold is None else threshold
         counts = metrics.confusion(labels, scores, at)
         precision, recall, _ = rates(counts)
-        line = {"linewidth": 1.8} | look(name) | {"marker": "", "clip_on": False}
+        line: dict[str, Any] = {"linewidth": 1.8} | look(name) | {"marker": "", "clip_on": False}
         shown, colour = words(line.pop("label"), 22), line["color"]
         area = f"AU-PR {percent(found.aupr)}, best F1 {percent(found.max_f1)}"
         x, y, _ = metrics.roc_curve(labels, scores)
@@ -318,12 +301,12 @@ def curve_rows(detectors: Mapping[str, Detectors], look: Look) -> Figure:
     """
     lines = max(map(len, detectors.values()))
     fig, axes = style.figure(len(detectors), 2, (4.0 + 0.2 * lines) * len(detectors), squeeze=False)
-    for pair, (group, members) in zip(axes, detectors.items(), strict=True):
-        pair[0].set_title(words(group, 24))
+    for (roc, pr), (group, members) in zip(axes, detectors.items(), strict=True):
+        roc.set_title(words(group, 24))
         lacking = max((missing(labels) for labels, _ in members.values()), default="no scores")
         if not lacking:
-            curves(*pair, members, look)
-        for ax in pair:
+            curves(roc, pr, members, look)
+        for ax in (roc, pr):
             if lacking:
                 say(ax, f"{lacking}, no curve")
             else:

@@ -39,8 +39,8 @@ def contradictions(means: pd.DataFrame) -> Figure:
         rows = shown[kinds == kind]
         ax.plot(rows.x, rows.y, "o", color=colour, markersize=5, label=f"{label} ({len(rows)})")
     for row in shown[means.suspect].itertuples():
-        name = spaced(row.pretraining)
-        panels.note(ax, name, (row.x, row.y), (-6, 3), fontsize=8, ha="right")
+        at, text = (row.x, row.y), spaced(row.pretraining)
+        panels.note(ax, text, at, (-6, 3), fontsize=8, ha="right")
     ax.text(14.45, 0.0135, "rounding explains this", ha="right", fontsize=8.5, color="#555555")
     ax.set(yscale="log", ylim=(0.01, 25), xlim=(6.5, 14.5), xlabel="table", xticks=paper.TABLES,
            ylabel="|mean of twelve − printed|,\npercentage points")  # fmt: skip

@@ -271,9 +271,9 @@ def spot_game(
     ax.hlines(heights, weak, blended, color=style.GREY, linewidth=1.5, zorder=1)
     ax.plot(weak, heights, "o", color=WEAK, markersize=8, label="positive")
     ax.plot(blended, heights, "D", color=BLENDED, markersize=8, label="negative")
-    for (near, far), *middle in zip(found.values(), np.sqrt(weak * blended), heights, strict=True):
-        seen = "spotted" if far > near else "missed"
-        panels.note(ax, seen, middle, (0, 8), fontsize=9, ha="center")
+    for height, (near, far) in enumerate(found.values()):
+        middle, seen = np.sqrt(weak * blended)[height], "spotted" if far > near else "missed"
+        panels.note(ax, seen, (middle, height), (0, 8), fontsize=9, ha="center")
     ax.set(xscale="log", xlabel="distance to the anchor\n(1: another image)", xlim=(LEAST, 5))
     panels.name_rows(ax, [style.method_name(name) for name in found])
     ax.xaxis.set_major_formatter(panels.PLAIN)

@@ -252,12 +252,11 @@ def examples(
         titles: Titles of the columns.
         side: Side of what is shown around the paste, pixels.
     """
-    rows: dict[str, list[Picture]] = {"image": [], "blended": [], f"change × {GAIN}": []}
+    columns = []
     for number in chosen:
         draw, image = draws[[number]], images[number % len(images)]
         both = image, blend.blend(image, draw)
         before, after = (around(view, draw.target_boxes[0], side) for view in both)
-        cells = before, after, difference(before, after)
-        for row, cell in zip(rows.values(), cells, strict=True):
-            row.append(cell)
-    return panels.grid(rows.items(), titles, side=1.05)
+        columns.append((before, after, difference(before, after)))
+    names = ("image", "blended", f"change × {GAIN}")
+    return panels.grid([*zip(names, zip(*columns, strict=True), strict=True)], titles, side=1.05)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from spdlib.notebooks.figures import panels, style
+from spdlib.notebooks.figures import padim, panels, style
 
 # Where an image goes: trained on (by class), tested on (by class, pale), left aside.
 GOES = {"train, normal": style.NORMAL, "train, anomalous": style.ANOMALY,
@@ -33,7 +33,7 @@ def protocols(table: pd.DataFrame, splits: Mapping[str, pd.DataFrame]) -> Figure
         splits: Tables of the same images by protocol; an image in none of the splits is aside.
     """
     if not splits:
-        return panels.nothing("no split to show")
+        return style.nothing("no split to show")
     goes = {name: table.path.map(split.set_index("path").split) for name, split in splits.items()}
     goes = pd.DataFrame(goes)
     # Within a class, images that more protocols train on come first: draws are nested.
@@ -163,7 +163,7 @@ def masks(
         titles: Titles of the columns.
     """
     text, scale = "predicted (outlined: ground truth)", panels.scale_of(0, 1, STEPS)
-    fig = panels.maps(images, truth, maps, titles, text, scale)
+    fig = padim.comparison(images, truth, maps, titles, text, scale)
     fig.axes[-1].xaxis.set_major_formatter(panels.PERCENT)
     return fig
 
