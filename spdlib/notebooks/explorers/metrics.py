@@ -7,7 +7,8 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from spdlib import metrics, toy
@@ -66,9 +67,8 @@ def threshold_explorer(
     paths = list(paths)  # a column of a table counts by its own index
 
     @lru_cache(maxsize=256)
-    def thumbnail(i: int) -> NDArray[np.uint8]:
-        small = F.resize(read_image(paths[i]), [THUMBNAIL, THUMBNAIL], antialias=True)
-        return small.permute(1, 2, 0).numpy()
+    def thumbnail(i: int) -> Tensor:
+        return F.resize(read_image(paths[i]), [THUMBNAIL, THUMBNAIL], antialias=True)
 
     low, high = float(scores.min()), float(scores.max())
     start = low if panels.missing(labels) else metrics.max_f1(labels, scores).threshold

@@ -18,14 +18,14 @@ ORDERS = (
 )  # fmt: skip
 
 
-def table_explorer(prepared: pd.DataFrame | None = None) -> widgets.VBox:
+def table_explorer(prepared: pd.DataFrame) -> widgets.VBox:
     """Any table, subset by subset; starts with the paper's Table 7.
 
     Args:
         prepared: One's own results as :func:`spdlib.comparison.prepare` returns them; their
             tables follow the paper's in the menu.
     """
-    own = {} if prepared is None or prepared.empty else comparison.tables(prepared)
+    own = comparison.tables(prepared)
     first = paper.tidy().drop_duplicates("table").itertuples()
     texts = {row.table: f"{row.table}: {row.protocol} {row.task}" for row in first}
     texts |= {name: f"yours: {name}" for name in own}

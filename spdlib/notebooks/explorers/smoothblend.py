@@ -59,14 +59,12 @@ def smoothblend_explorer(images: Mapping[str, Mapping[str, Tensor]], seed: int =
     Returns:
         The explorer, with the attribute ``new_draw``, its button, beside the usual ones.
     """
-    first = next(iter(images))
-    size = next(iter(images[first].values())).shape[-1]
+    first = next(iter(images.values()))
+    size = next(iter(first.values())).shape[-1]
     sigma = SmoothBlend().sigma_for((size, size))
     controls = {
         "data": menu(images, description="data set"),
-        "number": menu(
-            range(len(images[first])), [*images[first]].__getitem__, description="image"
-        ),
+        "number": menu(range(len(first)), list(first).__getitem__, description="image"),
         "sigma": slider(sigma, 0, size / 7, size / 448, ".1f", description="sigma, pixels"),
         "jitter": slider(JITTER[0], 0, 0.5, 0.05, description="jitter, strength"),
         "area": stops(AREAS, lambda a: f"{100 * a:.3g} %", AREA, description="area of the image"),
