@@ -11,8 +11,7 @@ from spdlib.attention import METHODS, Attention, NormalBank, attention_maps, loc
 from spdlib.datasets.samples import SampleImages
 from spdlib.encoders import Encoder
 from spdlib.notebooks.explorers.explorer import explorer, menu, slider
-from spdlib.notebooks.figures import attention as plots
-from spdlib.notebooks.figures import style
+from spdlib.notebooks.figures import panels, style
 from spdlib.notebooks.figures.panels import Picture
 
 
@@ -46,7 +45,9 @@ def attention_explorer(
     def attend(image: int, encoder: str, stage: int, method: str) -> Attention:
         return attention_maps(encoders[encoder], images[[image]], banks[encoder], stage, method)
 
+    @style.shows()
     def draw(image: int, encoder: str, stage: int, method: str, strength: float) -> Figure:
+        """An image, its nearest normal image, and its map."""
         found, mask = attend(image, encoder, stage, method), masks[image]
         verdict = "map (no ground truth)" if found.maps.any() else "no cell raises the distance"
         if found.maps.any() and mask.any():
@@ -56,6 +57,7 @@ def attention_explorer(
         distance = f"nearest normal image, distance {found.nearest.distance[0]:.3g}"
         normal = normals[int(found.nearest.index[0])]["image"]
         seen = Picture(images[image], normalise(found.maps)[0], mask, strength=strength)
-        return plots.overlay(seen, normal, [names[image], distance, verdict])
+        cells, titles = [seen._replace(heat=None), normal, seen], [names[image], distance, verdict]
+        return panels.grid([("", cells)], titles, side=2.9)
 
     return explorer(controls, draw, height=340)

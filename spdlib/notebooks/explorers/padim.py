@@ -38,9 +38,8 @@ def threshold_explorer(found: Evaluation) -> widgets.VBox:
         scores, truth = found.scores[encoder][inside], table.label.to_numpy()[inside]
         wrong = (scores >= threshold) != (truth == 1)
         listed = dict(zip(kinds, (truth >= 0, truth == 0, truth == 1, wrong), strict=True))[kind]
-        order = np.argsort(-scores, kind="stable")
-        order = order[listed[order]]
-        if not len(order):
+        order = sorted(np.flatnonzero(listed), key=lambda number: -scores[number])
+        if not order:
             return style.nothing(f"{category}: no image is {kind}", height=3.9)
         place = min(place, len(order))
         number = int(order[place - 1])

@@ -97,19 +97,6 @@ def comparison(
     return panels.grid(rows.items(), titles, label="energy (1: the largest shown)")
 
 
-@style.shows()
-def overlay(seen: panels.Picture, normal: Tensor, titles: Sequence[str]) -> Figure:
-    """An image, its nearest normal image, and its map.
-
-    Args:
-        seen: The image, its map in [0, 1] and its ground truth.
-        normal: Its nearest normal image (3, H, W).
-        titles: Titles of the three pictures.
-    """
-    cells = [seen._replace(heat=None), normal, seen]
-    return panels.grid([("", cells)], titles, side=2.9)
-
-
 @style.shows("nothing to compare")
 def scores(summary: pd.DataFrame) -> Figure:
     """Means and their intervals, a panel a measure, a row an encoder or baseline.

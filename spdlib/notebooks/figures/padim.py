@@ -124,10 +124,9 @@ def cases(
     rows: dict[str, list[Picture]] = {name: [] for name in groups}
     for name, numbers in groups.items():
         for i in numbers:
-            kind, score = int(labels[i]), f"score {scores[i]:.1f}"
-            title, colour = panels.CLASSES[kind], panels.COLOURS[kind]
-            rows[name].append(Picture(image(i), None, masks[i], title, colour))
-            rows[name].append(Picture(heat=maps[i], title=score))
+            kind = int(labels[i])
+            seen = Picture(image(i), None, masks[i], panels.CLASSES[kind], panels.COLOURS[kind])
+            rows[name] += [seen, Picture(heat=maps[i], title=f"score {scores[i]:.1f}")]
     scale = panels.common_scale(maps[i] for numbers in groups.values() for i in numbers)
     return panels.grid(rows.items(), side=0.95, scale=scale, label=MAP)
 
