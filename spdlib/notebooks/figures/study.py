@@ -125,6 +125,7 @@ def title(arm: str) -> str:
     return ARMS[arm][0] if arm in ARMS else style.method_name(arm)
 
 
+@style.shows()
 def figure(compared: pd.DataFrame, arms: Sequence[str] | None = None) -> Figure:
     """Differences of arms, a panel a measure: dots are training seeds, lines 95 % intervals.
 
