@@ -113,7 +113,7 @@ DRAWS = {  # little, but something
         rows(AREAS, ("simsiam", 0, 0.1, 0.1, 0.1, 1, 1.0, 0.2, 1.0))
     ),
     "view, one image": lambda: padim.view(
-        image(), heat(0.0), mask(), 0.0, 0.0, *scored(0), 0, "1 of 1"
+        panels.Picture(image(), heat(0.0), mask(), "1 of 1"), 0.0, 0.0, *scored(0), 0
     ),
     "ranks, none found": lambda: metrics.ranks({"a": scored(0, 0), "b": scored(0, 1)}),
     "threshold, constant": lambda: metrics.threshold_view(
@@ -181,7 +181,8 @@ def test_names_of_any_kind_are_shown_and_stay_apart():
     assert style.png(padim.differences(rows(GAINS, *lines)))
     cells = {name: [(image(), mask())] * 2 for name in ODD}
     assert style.png(padim.glance(cells))
-    assert style.png(padim.view(image(), heat(), mask(), 0.5, 2.0, *scored(0, 1), 0, " ".join(ODD)))
+    cell = panels.Picture(image(), heat(), mask(), " ".join(ODD))
+    assert style.png(padim.view(cell, 0.5, 2.0, *scored(0, 1), 0))
     assert style.png(metrics.curves({name: (np.arange(2), np.arange(2)) for name in ODD}))
     assert style.png(twoclass.masks([image()] * 7, [mask()] * 7, {LONG: [heat()] * 7}, ODD))
 

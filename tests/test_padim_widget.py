@@ -25,12 +25,10 @@ def drawn(monkeypatch):
     """What the explorer asks to be drawn, call by call."""
     calls, original = [], plots.view
 
-    def view(*arguments):
-        calls.append(dict(zip(
-            ("image", "heat", "mask", "threshold", "top", "labels", "scores", "number", "title"),
-            arguments, strict=True,
-        )))  # fmt: skip
-        return original(*arguments)
+    def view(cell, *arguments):
+        names = ("threshold", "top", "labels", "scores", "number")
+        calls.append(cell._asdict() | dict(zip(names, arguments, strict=True)))
+        return original(cell, *arguments)
 
     monkeypatch.setattr(plots, "view", view)
     return calls

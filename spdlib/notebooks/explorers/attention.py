@@ -11,8 +11,8 @@ from spdlib.attention import METHODS, Attention, NormalBank, attention_maps, loc
 from spdlib.datasets.samples import SampleImages
 from spdlib.encoders import Encoder
 from spdlib.notebooks.explorers.explorer import explorer, menu, slider
-from spdlib.notebooks.figures import attention as plots
-from spdlib.notebooks.figures import style
+from spdlib.notebooks.figures import panels, style
+from spdlib.notebooks.figures.panels import Picture
 
 
 def attention_explorer(
@@ -38,15 +38,16 @@ def attention_explorer(
         "encoder": menu(encoders, style.method_name, value=list(encoders)[-1]),
         "stage": slider(4, 1, 4),
         "method": menu(METHODS, lambda name: METHODS[name].__name__),
-        "strength": slider(plots.STRENGTH, 0, 1, 0.05, ".0%", description="overlay"),
+        "strength": slider(Picture().strength, 0, 1, 0.05, ".0%", description="overlay"),
     }
 
     @lru_cache(maxsize=64)
     def attend(image: int, encoder: str, stage: int, method: str) -> Attention:
-        one = images[image : image + 1]
-        return attention_maps(encoders[encoder], one, banks[encoder], stage, method)
+        return attention_maps(encoders[encoder], images[[image]], banks[encoder], stage, method)
 
+    @style.shows()
     def draw(image: int, encoder: str, stage: int, method: str, strength: float) -> Figure:
+        """An image, its nearest normal image, and its map."""
         found, mask = attend(image, encoder, stage, method), masks[image]
         verdict = "map (no ground truth)" if found.maps.any() else "no cell raises the distance"
         if found.maps.any() and mask.any():
@@ -55,7 +56,8 @@ def attention_explorer(
             verdict = f"energy inside {share:.0f} %, by chance {chance:.1f} %"
         distance = f"nearest normal image, distance {found.nearest.distance[0]:.3g}"
         normal = normals[int(found.nearest.index[0])]["image"]
-        titles, energy = [names[image], distance, verdict], normalise(found.maps)[0]
-        return plots.overlay(images[image], normal, energy, mask, titles, strength)
+        seen = Picture(images[image], normalise(found.maps)[0], mask, strength=strength)
+        cells, titles = [seen._replace(heat=None), normal, seen], [names[image], distance, verdict]
+        return panels.grid([("", cells)], titles, side=2.9)
 
     return explorer(controls, draw, height=340)

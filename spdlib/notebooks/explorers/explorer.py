@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 
 from spdlib.notebooks.figures import style
 
+Draw = Callable[..., Figure | bytes]
+
 
 class Picture(widgets.Image):
     """An image whose tooltip, its words for those who do not see it, reaches the page.
@@ -26,11 +28,7 @@ class Picture(widgets.Image):
 
 
 def explorer(
-    controls: Mapping[str, widgets.Widget],
-    draw: Callable[..., Figure | bytes],
-    width: int = 900,
-    height: int = 0,
-    columns: int = 2,
+    controls: Mapping[str, widgets.Widget], draw: Draw, width: int = 900, height: int = 0
 ) -> widgets.VBox:
     """Controls above a picture that follows them.
 
@@ -39,7 +37,6 @@ def explorer(
         draw: Takes the controls' values by name, returns a figure or the bytes of a PNG.
         width: Width of the picture, CSS pixels; it shrinks with the page.
         height: Height of the picture's place, CSS pixels; by default as the picture needs.
-        columns: Number of controls side by side.
 
     Returns:
         A box with the attributes ``controls`` (the mapping), ``picture`` (the ``Image``),
@@ -63,7 +60,7 @@ def explorer(
         control.style = {"description_width": "9em"}
         control.layout.width = "98%"
     # Fewer controls side by side where the page is narrow, or enlarged.
-    least = f"max(20em, {100 // columns - 2}%)"
+    least = f"max(20em, {100 // min(2, len(controls)) - 2}%)"
     across = {"grid_template_columns": f"repeat(auto-fit, minmax({least}, 1fr))", **page}
     grid = widgets.GridBox(list(controls.values()), layout=across)
     # A picture smaller than its place is not to be stretched to it.

@@ -1,13 +1,14 @@
 """Explorers of the metrics: the toy test set, and a threshold on real scores."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from spdlib import metrics, toy
@@ -66,16 +67,11 @@ def threshold_explorer(
     paths = list(paths)  # a column of a table counts by its own index
 
     @lru_cache(maxsize=256)
-    def thumbnail(i: int) -> NDArray[np.uint8]:
-        small = F.resize(read_image(paths[i]), [THUMBNAIL, THUMBNAIL], antialias=True)
-        return small.permute(1, 2, 0).numpy()
+    def thumbnail(i: int) -> Tensor:
+        return F.resize(read_image(paths[i]), [THUMBNAIL, THUMBNAIL], antialias=True)
 
     low, high = float(scores.min()), float(scores.max())
     start = low if panels.missing(labels) else metrics.max_f1(labels, scores).threshold
     controls = {"threshold": slider(start, low, high, (high - low) / 200)}
-    return explorer(
-        controls,
-        lambda threshold: plots.threshold_view(labels, scores, threshold, thumbnail),
-        height=440,
-        columns=1,
-    )
+    draw = partial(plots.threshold_view, labels, scores, image=thumbnail)
+    return explorer(controls, draw, height=440)

@@ -8,8 +8,7 @@ from spdlib.evaluation import Evaluation
 from spdlib.notebooks.explorers.explorer import explorer, menu, slider
 from spdlib.notebooks.figures import padim as plots
 from spdlib.notebooks.figures import panels, style
-
-WRONG = "wrong at this threshold"
+from spdlib.notebooks.figures.panels import Picture
 
 
 def threshold_explorer(found: Evaluation) -> widgets.VBox:
@@ -24,7 +23,8 @@ def threshold_explorer(found: Evaluation) -> widgets.VBox:
     every = np.concatenate(list(found.scores.values()))
     low, high = 0.5 * float(every.min()), float(every.max())
     first, method = found.categories[0], found.methods[-1]
-    kinds, most = ("all", *panels.CLASSES, WRONG), int(table.category.value_counts().max())
+    kinds = ("all", *panels.CLASSES, "wrong at this threshold")
+    most = int(table.category.value_counts().max())
     controls = {
         "category": menu(found.categories),
         "encoder": menu(found.methods, style.method_name, value=method),
@@ -38,18 +38,16 @@ def threshold_explorer(found: Evaluation) -> widgets.VBox:
         scores, truth = found.scores[encoder][inside], table.label.to_numpy()[inside]
         wrong = (scores >= threshold) != (truth == 1)
         listed = dict(zip(kinds, (truth >= 0, truth == 0, truth == 1, wrong), strict=True))[kind]
-        order = np.argsort(-scores, kind="stable")
-        order = order[listed[order]]
-        if not len(order):
-            return panels.nothing(f"{category}: no image is {kind}", height=3.9)
+        order = sorted(np.flatnonzero(listed), key=lambda number: -scores[number])
+        if not order:
+            return style.nothing(f"{category}: no image is {kind}", height=3.9)
         place = min(place, len(order))
         number = int(order[place - 1])
         row = int(inside[number])
         title = f"{place} of {len(order)}: {_verdict(found, encoder, row, threshold)}"
-        heat, mask = found.maps[encoder][row], found.masks[row]
-        pixels = images[row]["image"]
+        cell = Picture(images[row]["image"], found.maps[encoder][row], found.masks[row], title)
         top = float(found.scores[encoder].max())  # encoders' distances have no common unit
-        return plots.view(pixels, heat, mask, threshold, top, truth, scores, number, title)
+        return plots.view(cell, threshold, top, truth, scores, number)
 
     return explorer(controls, draw, height=390)
 
@@ -62,7 +60,5 @@ def _verdict(found: Evaluation, method: str, row: int, threshold: float) -> str:
         return text
     flagged = found.maps[method][row] >= threshold
     both = (flagged & mask).sum()
-    hit, right = both / mask.sum(), both / max(int(flagged.sum()), 1)
-    return (
-        text + f"; {hit:.0%} of the defect's pixels flagged, {right:.0%} of the flagged are defect"
-    )
+    text += f"; {both / mask.sum():.0%} of the defect's pixels flagged, "
+    return text + f"{both / max(int(flagged.sum()), 1):.0%} of the flagged are defect"

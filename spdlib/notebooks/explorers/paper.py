@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from spdlib import comparison, paper
 from spdlib.notebooks.explorers.explorer import explorer, menu
-from spdlib.notebooks.figures import panels
 from spdlib.notebooks.figures import paper as plots
+from spdlib.notebooks.figures import style
 
 Pairs = list[tuple[str, str]]
 PAIRS = [("simsiam", "simsiam_spd"), ("supervised", "supervised_spd")]
@@ -18,14 +18,14 @@ ORDERS = (
 )  # fmt: skip
 
 
-def table_explorer(prepared: pd.DataFrame | None = None) -> widgets.VBox:
+def table_explorer(prepared: pd.DataFrame) -> widgets.VBox:
     """Any table, subset by subset; starts with the paper's Table 7.
 
     Args:
         prepared: One's own results as :func:`spdlib.comparison.prepare` returns them; their
             tables follow the paper's in the menu.
     """
-    own = {} if prepared is None or prepared.empty else comparison.tables(prepared)
+    own = comparison.tables(prepared)
     first = paper.tidy().drop_duplicates("table").itertuples()
     texts = {row.table: f"{row.table}: {row.protocol} {row.task}" for row in first}
     texts |= {name: f"yours: {name}" for name in own}
@@ -56,7 +56,7 @@ def draw_table(
         rows, pairs = paper.tidy(int(table), means=True).rename(columns={"subset": "row"}), PAIRS
     rows = rows[(rows.metric == metric) & ((rows.group == group) | (group == ALL))]
     if rows.empty:
-        return panels.nothing(f"no {metric} of {group} in this table")
+        return style.nothing(f"no {metric} of {group} in this table")
     return plots.dumbbells(_sorted(rows, pairs, sort), pairs, f"{metric}, % (?: suspect)")
 
 

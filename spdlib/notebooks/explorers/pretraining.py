@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from spdlib.colour import Strength
 from spdlib.encoders import Encoder
 from spdlib.notebooks.explorers.explorer import explorer, menu, slider
 from spdlib.notebooks.figures import pretraining as plots
@@ -44,7 +43,9 @@ def spot_explorer(
     @lru_cache(maxsize=64)
     @torch.no_grad()
     def play(image: int, draw: int, jitter: float):
-        triplet, alpha = blended_triplet(images[image : image + 1], size, draw, (jitter,) * 4)
+        pixels, generator = images[[image]].float() / 255, torch.Generator().manual_seed(draw)
+        blend = SmoothBlend(jitter=(jitter,) * 4)
+        *triplet, alpha = spd_triplet(pixels, WeakView(size), blend, generator, alpha=True)
         found = {}
         for name, encoder in encoders.items():
             anchor, *views = encoder(torch.cat(triplet)).split(1)
@@ -57,22 +58,3 @@ def spot_explorer(
         return plots.spot_game(triplet, alpha, found, answer)
 
     return explorer(controls, show, height=310)
-
-
-def blended_triplet(
-    images: Tensor, size: int, seed: int = 0, jitter: Strength = JITTER
-) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Anchor, positive and negative as in :func:`spdlib.views.spd_triplet`, and alpha.
-
-    Args:
-        images: uint8 (B, 3, H, W).
-        size: Side of the views, pixels.
-        seed: Seed of views and blends.
-        jitter: Strength of the patch's change of colours.
-
-    Returns:
-        Three batches (B, 3, size, size) in [0, 1], and the masks (B, 1, size, size).
-    """
-    pixels, generator = images.float() / 255, torch.Generator().manual_seed(seed)
-    views = spd_triplet(pixels, WeakView(size), SmoothBlend(jitter=jitter), generator, alpha=True)
-    return views[:3], views[3]

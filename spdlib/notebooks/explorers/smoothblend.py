@@ -6,7 +6,7 @@ Pixels go straight into the PNG, which takes a fraction of the time that a figur
 import io
 import math
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple, get_args
 
 import ipywidgets as widgets
@@ -29,6 +29,7 @@ FOREGROUNDS, ALL = get_args(Foreground), "all, side by side"
 PANEL, GAP, LINE = 224, 8, 22  # pixels of the picture: a panel's side, between panels, of text
 WIDTH = 4 * PANEL + 3 * GAP
 HEIGHT = 2 * (LINE + PANEL) + 2 * LINE + GAP
+FONT = ImageFont.truetype(findfont("DejaVu Sans"), 12)
 CLOSE = 3  # how much larger the second row is
 
 
@@ -58,25 +59,24 @@ def smoothblend_explorer(images: Mapping[str, Mapping[str, Tensor]], seed: int =
     Returns:
         The explorer, with the attribute ``new_draw``, its button, beside the usual ones.
     """
-    sets = {name: list(group.values()) for name, group in images.items()}
-    first, names = next(iter(sets)), {name: list(group) for name, group in images.items()}
-    size = sets[first][0].shape[-1]
+    first = next(iter(images.values()))
+    size = next(iter(first.values())).shape[-1]
     sigma = SmoothBlend().sigma_for((size, size))
     controls = {
-        "data": menu(sets, description="data set"),
-        "number": menu(range(len(names[first])), names[first].__getitem__, description="image"),
+        "data": menu(images, description="data set"),
+        "number": menu(range(len(first)), list(first).__getitem__, description="image"),
         "sigma": slider(sigma, 0, size / 7, size / 448, ".1f", description="sigma, pixels"),
         "jitter": slider(JITTER[0], 0, 0.5, 0.05, description="jitter, strength"),
         "area": stops(AREAS, lambda a: f"{100 * a:.3g} %", AREA, description="area of the image"),
         "aspect": stops(ASPECTS, "{:g}".format, ASPECT, description="aspect, w / h"),
-        "foreground": menu((*FOREGROUNDS, ALL), description="foreground"),
+        "foreground": menu((*FOREGROUNDS, ALL)),
         "gain": stops(GAINS, "× {}".format, plots.GAIN, description="show difference"),
         "weak": widgets.Checkbox(False, description="weak view first"),
         "seed": widgets.BoundedIntText(seed, min=0, max=2**31),
     }
 
     def list_images(change: dict[str, str]) -> None:
-        numbered = enumerate(names[change["new"]])
+        numbered = enumerate(images[change["new"]])
         controls["number"].options = [(style.readable(name), n) for n, name in numbered]
 
     def next_seed(_: widgets.Button) -> None:
@@ -86,10 +86,9 @@ def smoothblend_explorer(images: Mapping[str, Mapping[str, Tensor]], seed: int =
 
     @lru_cache(maxsize=32)
     def draw(data: str, number: int, gain: float, foreground: Any, **settings: Any) -> bytes:
-        image, kinds = sets[data][number], FOREGROUNDS if foreground == ALL else (foreground,)
-        scenes = {kind: scene(image, foreground=kind, **settings) for kind in kinds}
-        beside = {kind: shown.blended for kind, shown in scenes.items()}
-        return picture(scenes[kinds[0]], gain, beside if foreground == ALL else None)
+        image = list(images[data].values())[number]
+        kinds = FOREGROUNDS if foreground == ALL else (foreground,)
+        return picture({kind: scene(image, foreground=kind, **settings) for kind in kinds}, gain)
 
     box = explorer(controls, draw, width=WIDTH, height=HEIGHT)
     tip = "the next seed: another patch, another place, other colours"
@@ -101,14 +100,7 @@ def smoothblend_explorer(images: Mapping[str, Mapping[str, Tensor]], seed: int =
 
 
 def scene(
-    image: Tensor,
-    sigma: float | None = None,
-    area: tuple[float, float] = AREA,
-    aspect: tuple[float, float] = ASPECT,
-    jitter: float = JITTER[0],
-    weak: bool = False,
-    seed: int = 0,
-    foreground: Foreground = "zero",
+    image: Tensor, weak: bool = False, seed: int = 0, jitter: float = JITTER[0], **settings: Any
 ) -> Scene:
     """An image blended by SmoothBlend, from uniform numbers that the seed alone decides.
 
@@ -118,15 +110,12 @@ def scene(
 
     Args:
         image: Square (3, H, H), floats in [0, 1].
-        sigma: Smoothing in pixels, as for :class:`SmoothBlend`, as are ``area`` and ``aspect``.
-        area: Range of the patch's area.
-        aspect: Range of the patch's aspect.
-        jitter: Strength, the same for brightness, contrast, saturation and hue.
         weak: Whether a weak global view is taken first, as for a negative.
         seed: Seed of the numbers.
-        foreground: Kind of foreground, as for :class:`SmoothBlend`.
+        jitter: Strength, the same for brightness, contrast, saturation and hue.
+        **settings: The other ones of :class:`SmoothBlend`.
     """
-    blend = SmoothBlend(area, aspect, sigma, (jitter,) * 4, foreground=foreground)
+    blend = SmoothBlend(jitter=(jitter,) * 4, **settings)
     size = tuple(image.shape[-2:])
     numbers = torch.Generator().manual_seed(seed)
     places = SmoothBlend().draw(1, size, numbers)
@@ -136,40 +125,42 @@ def scene(
     return Scene(image, blend.alpha(draw)[0], blend.blend(image, draw), draw)
 
 
-def picture(shown: Scene, gain: float, beside: Mapping[str, Tensor] | None = None) -> bytes:
+def picture(scenes: Mapping[str, Scene], gain: float) -> bytes:
     """A scene as a PNG: image, mask, blend and difference, whole and close up.
 
     Args:
-        shown: The scene.
+        scenes: The scene; or several of one image, by title, whose blends are shown in its place,
+            with their differences below.
         gain: Factor of the difference.
-        beside: Blends (3, H, H) of the image by title, to be shown in their place, with their
-            differences below.
     """
-    columns = beside or {
-        "image; orange: cut, blue: pasted": shown.image,
-        f"mask alpha, at most {shown.alpha.max():.2f}": shown.alpha.expand(3, -1, -1),
-        "blend": shown.blended,
-        f"difference × {gain:g}; blue: darker": _difference(shown.image, shown.blended, gain),
-    }
-    canvas = Image.new("RGB", (len(columns) * (PANEL + GAP) - GAP, HEIGHT), "white")
+    shown, alone = next(iter(scenes.values())), len(scenes) == 1
+    what, titles = f"difference × {gain:g}", list(scenes)
+    upper = [scene.blended for scene in scenes.values()]
+    lower = [_difference(shown.image, blended, gain) for blended in upper]
+    if alone:
+        upper = lower = [shown.image, shown.alpha.expand(3, -1, -1), *upper, *lower]
+        titles = [
+            "image; orange: cut, blue: pasted",
+            f"mask alpha, at most {shown.alpha.max():.2f}",
+        ]
+        titles += ["blend", f"{what}; blue: darker"]
+    canvas = Image.new("RGB", (len(titles) * (PANEL + GAP) - GAP, HEIGHT), "white")
     pen, scale = ImageDraw.Draw(canvas), PANEL / shown.draw.size[0]
     source, target = (b[0].tolist() for b in (shown.draw.source_boxes, shown.draw.target_boxes))
     side = math.ceil(shown.draw.size[0] / CLOSE)
-    for number, (title, pixels) in enumerate(columns.items()):
+    for number, (title, above, below) in enumerate(zip(titles, upper, lower, strict=True)):
         left = number * (PANEL + GAP)
-        canvas.paste(_panel(pixels), (left, LINE))
-        below = _difference(shown.image, pixels, gain) if beside else pixels
+        canvas.paste(_panel(above), (left, LINE))
         canvas.paste(_panel(plots.around(below, target, side)), (left, 2 * LINE + PANEL))
-        pen.text((left, 2), title, "black", _font())
-    for box, colour in () if beside else ((source, plots.SOURCE), (target, plots.TARGET)):
+        pen.text((left, 2), title, "black", FONT)
+    for box, colour in ((source, plots.SOURCE), (target, plots.TARGET)) if alone else ():
         left, top, right, bottom = (scale * edge for edge in box)
         for grown, ink in ((2, "black"), (1, colour)):  # on a black edge
             edges = (left - grown, top - grown + LINE, right + grown, bottom + grown + LINE)
             pen.rectangle(edges, outline=ink, width=2 * grown)
-    what = f"difference × {gain:g}" if beside else "the same"
-    close = f"{what} around the paste, {CLOSE} times as large"
-    for top, text in ((LINE + PANEL, close), (HEIGHT - 2 * LINE, _about(shown))):
-        pen.text((0, top + 2), text, "black", _font(), spacing=6)
+    close = f"{'the same' if alone else what} around the paste, {CLOSE} times as large"
+    pen.text((0, LINE + PANEL + 2), close, "black", FONT)
+    pen.text((0, HEIGHT - 2 * LINE + 2), _about(shown), "black", FONT, spacing=6)
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
@@ -199,8 +190,3 @@ def _about(shown: Scene) -> str:
         f"largest change: {(change * inside).max():.0f} levels of 255 in the pasted box, "
         f"{(change * ~inside).max():.0f} around it"
     )
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(findfont("DejaVu Sans"), 12)

@@ -6,28 +6,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from spdlib.attention import METHODS
 from spdlib.notebooks.figures import panels, style
-from spdlib.notebooks.figures.panels import Picture
-from spdlib.notebooks.figures.style import shows
 
-STRENGTH = 0.75  # of an overlay
 MEASURES = {
     "energy_share": "energy inside the mask",
     "pointing": "maximum inside the mask",
     "average_precision": "AU-PR (steps)",
-    "aupr": "AU-PR (linear)",
 }
 
 
-@shows()
-def features(anomalous: Tensor, normal: Tensor, distances: Mapping[str, ArrayLike]) -> Figure:
+@style.shows()
+def features(anomalous: Tensor, normal: Tensor, distances: Mapping[str, panels.Array]) -> Figure:
     """A feature beside its nearest normal one, and the distances of whole groups of images.
 
     Args:
@@ -41,19 +34,17 @@ def features(anomalous: Tensor, normal: Tensor, distances: Mapping[str, ArrayLik
     channels.plot(x, y, ".", color=style.ANOMALY, markersize=4, alpha=0.6)
     channels.set(xlabel="nearest normal image", ylabel="anomalous image", aspect="equal",
                  title=f"each dot a channel of the feature ({len(x):,})")  # fmt: skip
-    names = list(distances)
-    table = pd.concat([pd.DataFrame({"group": k, "distance": v}) for k, v in distances.items()])
-    colours = dict.fromkeys(names, style.ANOMALY) | {names[0]: style.NORMAL}
-    look = {"palette": colours, "size": 4, "alpha": 0.5, "jitter": 0.25, "legend": False}
-    sns.stripplot(table, x="distance", y="group", hue="group", order=names, ax=groups, **look)
-    for height, median in enumerate(table.groupby("group").distance.median().reindex(names)):
-        groups.vlines(median, height - 0.36, height + 0.36, color=style.BLACK, zorder=3)
-    groups.set(xlabel="cosine distance to the nearest normal image (bar: median)", ylabel="",
-               xlim=(0, None))  # fmt: skip
+    table = pd.DataFrame({name: pd.Series(np.asarray(far)) for name, far in distances.items()})
+    colours = [style.NORMAL, *[style.ANOMALY] * (len(distances) - 1)]
+    sns.stripplot(table, orient="h", ax=groups, palette=colours, size=4, alpha=0.5, jitter=0.25)
+    heights = np.arange(len(distances))
+    groups.vlines(table.median(), heights - 0.36, heights + 0.36, color=style.BLACK, zorder=3)
+    groups.set_xlabel("cosine distance to the nearest normal image (bar: median)")
+    groups.set_xlim(0, None)
     return fig
 
 
-@shows()
+@style.shows()
 def steps(
     image: Tensor, normal: Tensor, cells: Tensor, energy: Tensor, mask: Tensor | None = None
 ) -> Figure:
@@ -67,16 +58,21 @@ def steps(
         mask: Ground truth (H, W), if there is one.
     """
     bound, top = (max(values.abs().max().item(), 1e-30) for values in (cells, energy))
-    signed = ScalarMappable(Normalize(-bound, bound), "PuOr_r")
-    row = [Picture(image, None, mask), normal, Picture(heat=cells), Picture(image, None, mask)]
+    signed = panels.scale_of(-bound, bound, "PuOr_r")
+    row = [
+        panels.Picture(image, None, mask),
+        normal,
+        panels.Picture(heat=cells),
+        panels.Picture(image, None, mask),
+    ]
     titles = ("image", "nearest normal image", "energy of the cells", "map: cut off, enlarged")
     fig = panels.grid([("", row)], titles, 2.2, scale=signed, label="energy of the cells")
-    panels.show(fig.axes[3], Picture(image, energy / top, mask, titles[3]))
+    panels.show(fig.axes[3], panels.Picture(image, energy / top, mask, titles[3]))
     fig.axes[-1].set_xticks([-bound, 0, bound], ["lowers the distance", "leaves it", "raises it"])
     return fig
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def comparison(
     images: Tensor,
     normals: Tensor,
@@ -97,45 +93,24 @@ def comparison(
     rows = {"normal": list(normals)}
     for name, heats in {"anomalous": nothing, **maps}.items():
         cells = zip(images, heats, nothing if masks is None else masks, strict=True)
-        rows[style.method_name(name)] = [Picture(*cell) for cell in cells]
+        rows[style.method_name(name)] = [panels.Picture(*cell) for cell in cells]
     return panels.grid(rows.items(), titles, label="energy (1: the largest shown)")
 
 
-@shows()
-def overlay(
-    image: Tensor, normal: Tensor, energy: Tensor, mask: Tensor, titles: Sequence[str],
-    strength: float = STRENGTH
-) -> Figure:  # fmt: skip
-    """An image, its nearest normal image, and its map.
-
-    Args:
-        image: The image (3, H, W).
-        normal: Its nearest normal image (3, H, W).
-        energy: The map (H, W), in [0, 1].
-        mask: Ground truth (H, W).
-        titles: Titles of the three pictures.
-        strength: Opacity of the overlay, in [0, 1].
-    """
-    cells = [Picture(image, None, mask), normal, Picture(image, energy, mask, strength=strength)]
-    return panels.grid([("", cells)], titles, side=2.9)
-
-
-@shows("nothing to compare")
-def scores(summary: pd.DataFrame, measures: Sequence[str] = tuple(MEASURES)[:3]) -> Figure:
+@style.shows("nothing to compare")
+def scores(summary: pd.DataFrame) -> Figure:
     """Means and their intervals, a panel a measure, a row an encoder or baseline.
 
     Args:
         summary: Table of :func:`spdlib.attention.summarise`, by the column ``encoder``.
-        measures: Names of the measures to show.
     """
-    rows = summary.set_index("measure").loc[[m for m in measures if m in set(summary.measure)]]
-    rows = rows.reset_index().rename(columns={"mean": "value", "encoder": "method"})
-    rows = rows.assign(panel=rows.measure.replace(MEASURES), row=rows.method.map(style.method_name))
+    rows = summary[summary.measure.isin(MEASURES)].rename(columns={"encoder": "method"})
+    rows = rows.assign(panel=rows.measure.replace(MEASURES))
     text = "mean over images, 95 % bootstrap interval"
     return panels.intervals(rows, text, sharex=False, xlim=(0, None))
 
 
-@shows("nothing to compare")
+@style.shows("nothing to compare")
 def falls(summary: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """The perturbation check: how far the distance falls when a region is blurred.
 
@@ -146,30 +121,28 @@ def falls(summary: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """
     rows = summary[summary.setting.isin(titles) & summary.measure.isin(("hottest", "random"))]
     hottest = rows.measure == "hottest"
-    rows = rows.rename(columns={"mean": "value"}).assign(
-        panel=rows.setting.map(titles), row=rows.encoder.map(style.method_name),
-        method=rows.encoder.where(hottest, ""), shift=np.where(hottest, -0.13, 0.13)
-    )  # fmt: skip
+    rows = rows.assign(panel=rows.setting.map(titles), row=rows.encoder.map(style.method_name))
+    rows = rows.assign(method=rows.encoder.where(hottest, ""), shift=0.13 - 0.26 * hottest)
     text = "fall of the distance (colour: hottest region blurred; grey: the same region elsewhere)"
     return panels.intervals(rows, text, mark=0)
 
 
-@shows("no map to measure")
-def choices(table: pd.DataFrame, measure: str = "average_precision") -> Figure:
-    """One measure, in percent, for every method and stage, a panel an encoder.
+@style.shows("no map to measure")
+def choices(table: pd.DataFrame) -> Figure:
+    """AU-PR (steps), in percent, for every method and stage, a panel an encoder.
 
     Args:
-        table: Columns ``encoder``, ``method``, ``stage`` and the measure, one row an image.
-        measure: A key of ``MEASURES``.
+        table: Columns ``encoder``, ``method``, ``stage`` and ``average_precision``, one row an
+            image.
     """
-    means = 100 * table.groupby(["encoder", "method", "stage"], sort=False)[measure].mean()
+    means = 100 * table.groupby(["encoder", "method", "stage"], sort=False).average_precision.mean()
     names = list(table.encoder.unique())
-    fig, axes = style.figure(1, len(names), 2.9, squeeze=False, sharey=True)
-    for ax, name in zip(axes[0], names, strict=True):
+    fig, axes = panels.side_by_side([*map(style.method_name, names)], 2.9, sharey=True)
+    look = {"cmap": "cividis", "vmin": 0, "vmax": means.max(), "annot": True, "fmt": ".0f"}
+    for ax, name in zip(axes, names, strict=True):
         cells = means[name].unstack().rename(index=lambda method: METHODS[method].__name__)
-        bar = {"cbar": name == names[-1], "cbar_kws": {"label": f"{MEASURES[measure]}, %"}}
-        look = {"cmap": "cividis", "vmin": 0, "vmax": means.max(), "annot": True, "fmt": ".0f"}
+        bar = {"cbar": name == names[-1], "cbar_kws": {"label": "AU-PR (steps), %"}}
         sns.heatmap(cells, ax=ax, **look, **bar)
-        ax.set(title=style.words(style.method_name(name)), xlabel="stage", ylabel="")
+        ax.set(xlabel="stage", ylabel="")
         ax.tick_params(length=0, rotation=0)
     return fig

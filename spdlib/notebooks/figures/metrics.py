@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 
 from spdlib import metrics
 from spdlib.notebooks.figures import panels, style
-from spdlib.notebooks.figures.panels import Detectors, Picture
 from spdlib.notebooks.figures.style import percent, shows
 
 COLOURS = {
@@ -27,7 +27,7 @@ def look(detector: str) -> dict[str, Any]:
 
 
 @shows("no detector to show")
-def curves(detectors: Detectors) -> Figure:
+def curves(detectors: panels.Detectors) -> Figure:
     """ROC and precision-recall curves side by side, as in Figs 9 and 10 of Zou et al.
 
     The dot is the operating point of the best F1; the dotted lines are detectors that guess.
@@ -39,20 +39,18 @@ def curves(detectors: Detectors) -> Figure:
 
 
 @shows("no detector to show")
-def ranks(detectors: Detectors) -> Figure:
+def ranks(detectors: panels.Detectors) -> Figure:
     """Places of the anomalies when everything is listed by falling score; ties share a place.
 
     Args:
         detectors: Labels and scores by the detector's name.
     """
     fig, ax = style.figure(height=0.9 + 0.6 * len(detectors))
-    longest = 1
     for row, (name, (labels, scores)) in enumerate(detectors.items()):
-        labels, scores = np.asarray(labels), np.asarray(scores)
-        places = 1 + np.searchsorted(np.sort(-scores), -scores[labels == 1])
+        places = rankdata(-np.asarray(scores), "min")[np.asarray(labels) == 1]
         colour = look(name)["color"]
         ax.eventplot(places, lineoffsets=row, color=colour, linelengths=0.7, linewidths=1.2)
-        longest = max(longest, len(labels))
+    longest = max(len(np.ravel(scores)) for _, scores in detectors.values())
     ax.set(xscale="log", xlabel="place in the list, highest score first", xlim=(0.8, longest))
     panels.name_rows(ax, list(detectors))
     return fig
@@ -65,14 +63,14 @@ def imbalance(table: pd.DataFrame) -> Figure:
     Args:
         table: Columns ``detector``, ``ratio`` (normal samples an anomaly), ``auroc``, ``aupr``.
     """
-    fig, axes = style.figure(1, 2, 3.4, sharey=True)
+    fig, axes = panels.side_by_side(["AU-ROC", "AU-PR (linear)"], 3.4, sharey=True)
     ratios = np.sort(table.ratio.unique())
-    guesses = {"AU-ROC": np.full(len(ratios), 0.5), "AU-PR (linear)": 1 / (1 + ratios)}
-    for ax, metric, (title, guess) in zip(axes, ("auroc", "aupr"), guesses.items(), strict=True):
+    guesses = {"auroc": np.full(len(ratios), 0.5), "aupr": 1 / (1 + ratios)}
+    for ax, (metric, guess) in zip(axes, guesses.items(), strict=True):
         for detector, rows in table.groupby("detector"):
             ax.plot(rows.ratio, rows[metric], "o-", linewidth=2, **look(detector))
         ax.plot(ratios, guess, ":", color=style.GREY, label="guessing")
-        ax.set(xscale="log", title=title, xlabel="anomalies : normal samples", ylim=(-0.03, 1.03))
+        ax.set(xscale="log", xlabel="anomalies : normal samples", ylim=(-0.03, 1.03))
         ax.xaxis.set_major_formatter("1:{x:,.0f}")
         ax.yaxis.set_major_formatter(panels.PERCENT)
     axes[0].legend(loc="lower left")
@@ -80,7 +78,7 @@ def imbalance(table: pd.DataFrame) -> Figure:
 
 
 @shows()
-def interpolation(labels: ArrayLike, levels: Mapping[int, ArrayLike]) -> Figure:
+def interpolation(labels: panels.Array, levels: Mapping[int, panels.Array]) -> Figure:
     """The same guesses at fewer and fewer distinct scores: AU-PR by lines and by steps.
 
     Args:
@@ -94,14 +92,14 @@ def interpolation(labels: ArrayLike, levels: Mapping[int, ArrayLike]) -> Figure:
     panels.dot(left, recall[-1], precision[-1], style.ORANGE)
     panels.unit_axes(left, "recall", "precision")
     left.set_title("one score for all")
-    for function, name, colour, where, floor, height in (
-        (metrics.aupr, "AU-PR (linear)", style.ORANGE, "line", prevalence, 0.4),
-        (metrics.average_precision, "average precision (steps)", style.SKY, "step", 0, 0.08),
+    left.fill_between(recall, precision, prevalence, color=style.ORANGE, alpha=0.4, linewidth=0)
+    left.fill_between(recall, prevalence, color=style.SKY, alpha=0.4, linewidth=0)
+    for function, name, colour, where, height in (
+        (metrics.aupr, "AU-PR (linear)", style.ORANGE, "line", 0.4),
+        (metrics.average_precision, "average precision (steps)", style.SKY, "step", 0.08),
     ):
-        ceiling = precision if floor else [prevalence] * len(recall)
-        left.fill_between(recall, ceiling, floor, color=colour, alpha=0.4, linewidth=0)
-        left.text(0.08, height, f"under the {where}: {percent(function(labels, levels[1]))}")
         values = [function(labels, scores) for scores in levels.values()]
+        left.text(0.08, height, f"under the {where}: {percent(values[list(levels).index(1)])}")
         right.plot(list(levels), values, "o-", color=colour, linewidth=2, label=name)
     right.axhline(prevalence, color=style.GREY, linestyle=":", label="prevalence")
     right.set(xscale="log", ylim=(0, 0.6), xlabel="distinct scores",
@@ -117,18 +115,15 @@ def confusion_matrix(ax: Axes, counts: metrics.Confusion) -> None:
     cells, signs = np.array([[tp, fn], [fp, tn]]), np.array([[1, -1], [-1, 1]])
     # From 0.15 on, so that a cell without samples has a colour, too.
     share = signs * (0.15 + 0.85 * cells / cells.sum(1, keepdims=True))
-    ax.imshow(share, cmap="RdBu", vmin=-2, vmax=2)
-    names = np.array([["found", "missed"], ["false alarms", "passed"]])
-    for (row, column), count in np.ndenumerate(cells):
-        ax.text(column, row, f"{count:,}\n{names[row, column]}", ha="center", va="center")
-    ax.set(xticks=(0, 1), xticklabels=("flagged", "passed"), yticks=(0, 1),
-           yticklabels=("anomalies", "normal"))  # fmt: skip
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
+    texts = [[f"{tp:,}\nfound", f"{fn:,}\nmissed"], [f"{fp:,}\nfalse alarms", f"{tn:,}\npassed"]]
+    look = {"cmap": "RdBu", "vmin": -2, "vmax": 2, "cbar": False, "annot_kws": {"color": "black"}}
+    sns.heatmap(share, ax=ax, annot=texts, fmt="", square=True, **look)
+    ax.set(xticklabels=("flagged", "passed"), yticklabels=("anomalies", "normal"))
+    ax.tick_params(length=0, rotation=0)
 
 
 @shows()
-def operating_point(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Figure:
+def operating_point(labels: panels.Array, scores: panels.Array, threshold: float) -> Figure:
     """Both curves with the point of a threshold, and its confusion matrix.
 
     Args:
@@ -137,7 +132,7 @@ def operating_point(labels: ArrayLike, scores: ArrayLike, threshold: float) -> F
         threshold: Least score of a sample that is flagged.
     """
     if lacking := panels.missing(labels):
-        return panels.nothing(f"{lacking}: no curve")
+        return style.nothing(f"{lacking}: no curve")
     fig, (roc, pr, matrix) = style.figure(1, 3, 3.6)
     found = panels.curves(roc, pr, {"": (labels, scores)}, look, threshold)[""]
     counts = metrics.confusion(labels, scores, threshold)
@@ -152,7 +147,7 @@ def operating_point(labels: ArrayLike, scores: ArrayLike, threshold: float) -> F
 
 @shows("no threshold to choose")
 def threshold_view(
-    labels: ArrayLike, scores: ArrayLike, threshold: float, image: Callable[[int], ArrayLike]
+    labels: np.ndarray, scores: np.ndarray, threshold: float, image: Callable[[int], panels.Array]
 ) -> Figure:
     """A threshold on the histogram of scores, and the images that it moves.
 
@@ -163,13 +158,13 @@ def threshold_view(
         image: Returns the pixels of the image with the given number, (H, W) or (H, W, 3).
     """
     if lacking := panels.missing(labels):
-        return panels.nothing(f"{lacking}: no threshold to choose")
+        return style.nothing(f"{lacking}: no threshold to choose")
     labels, scores = np.asarray(labels), np.asarray(scores)
     best = metrics.max_f1(labels, scores).threshold
     fig = Figure(figsize=(style.WIDTH, 4.2), layout="constrained")
     axes = fig.subplot_mosaic("hhhhhhhh;01234567", height_ratios=[1.3, 1])
     histogram = axes.pop("h")
-    panels.histogram(histogram, panels.by_class(labels, scores), np.histogram_bin_edges(scores, 40))
+    panels.histogram(histogram, labels, scores, 40)
     histogram.axvline(best, color=style.GREY, linestyle="--", label="best F1")
     histogram.axvline(threshold, color=style.BLACK, linewidth=1.8, label="threshold")
     histogram.set(xlabel="image score", ylabel="images")
@@ -182,7 +177,7 @@ def threshold_view(
     for ax, i in zip(axes.values(), nearest[np.argsort(scores[nearest])], strict=False):
         kind, flagged = int(labels[i]), int(scores[i] >= threshold)
         title, colour = f"{panels.VERDICTS[kind][flagged]}\n{scores[i]:.2f}", panels.COLOURS[kind]
-        panels.show(ax, Picture(image(int(i)), title=title, colour=colour, frame=colour))
+        panels.show(ax, panels.Picture(image(int(i)), title=title, colour=colour, frame=colour))
     counts = metrics.confusion(labels, scores, threshold)
     fig.suptitle(_summary(counts, threshold, len(changed)), fontsize=10.5, linespacing=1.5)
     return fig

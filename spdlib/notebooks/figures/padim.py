@@ -1,37 +1,39 @@
 """Figures of PaDiM's evaluation: samples, curves, maps side by side, gains, sizes of defects."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from spdlib import metrics
+from spdlib.evaluation import TASKS
 from spdlib.notebooks.figures import panels, style
-from spdlib.notebooks.figures.panels import Detectors, Picture
-from spdlib.notebooks.figures.style import shows, words
+from spdlib.notebooks.figures.panels import Picture
 
 MAP = "distance to the normal images"
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def glance(groups: Mapping[str, Sequence[tuple[Tensor, Tensor]]]) -> Figure:
     """Samples at a glance, a row a group; ground truth outlined.
 
     Args:
         groups: Images (3, H, W) and masks (H, W), by what they show.
     """
-    # Photographs weigh a lot in a notebook's file: no wider than they need to be.
-    rows = [
-        (name, [Picture(image, mask=mask) for image, mask in pictures])
+    rows = {
+        name: [Picture(image, mask=mask) for image, mask in pictures]
         for name, pictures in groups.items()
-    ]
-    return panels.grid(rows, side=1.15)
+    }
+    # Photographs weigh a lot in a notebook's file: no wider than they need to be.
+    return panels.grid(rows.items(), side=1.15)
 
 
-@shows("no scores to show")
-def curves(detectors: Mapping[str, Detectors]) -> Figure:
+@style.shows("no scores to show")
+def curves(detectors: Mapping[str, panels.Detectors]) -> Figure:
     """ROC and precision-recall curves, a row a category, a line an encoder.
 
     The dot is the operating point of the best F1; the dotted lines are detectors that guess.
@@ -42,8 +44,8 @@ def curves(detectors: Mapping[str, Detectors]) -> Figure:
     return panels.curve_rows(detectors, style.method_style)
 
 
-@shows("no scores to show")
-def histograms(detectors: Mapping[str, Detectors]) -> Figure:
+@style.shows("no scores to show")
+def histograms(detectors: Mapping[str, panels.Detectors]) -> Figure:
     """Image scores of normal and anomalous images, a row a category, a panel an encoder.
 
     The dashed line is the threshold of the best F1.
@@ -53,35 +55,36 @@ def histograms(detectors: Mapping[str, Detectors]) -> Figure:
     """
     columns = max(map(len, detectors.values()))
     if not columns:
-        return panels.nothing("no scores to show")
+        return style.nothing("no scores to show")
     fig, axes = style.figure(len(detectors), columns, 0.5 + 2.1 * len(detectors), squeeze=False,
                              sharex="row", sharey="row")  # fmt: skip
     for row, (category, methods) in zip(axes, detectors.items(), strict=True):
-        everything = [np.asarray(scores, float) for _, scores in methods.values()]
-        bins = np.histogram_bin_edges(np.concatenate([*everything, []]), 40)
-        row[0].set_ylabel(f"{words(category, 24)}\nimages")
+        everything = np.concatenate([scores for _, scores in methods.values()] or [[]])
+        bins = np.histogram_bin_edges(everything, 40)
+        row[0].set_ylabel(f"{style.words(category, 24)}\nimages")
         for ax in row[len(methods) :]:
             ax.set_visible(False)
         for ax, (method, (labels, scores)) in zip(row, methods.items(), strict=False):
-            panels.histogram(ax, panels.by_class(labels, scores), bins)
+            panels.histogram(ax, labels, scores, bins)
             if not panels.missing(labels):
                 best = metrics.max_f1(labels, scores).threshold
                 ax.axvline(best, color=style.BLACK, linestyle="--")
-            ax.set_title(words(style.method_name(method), int(70 / columns)))
+            ax.set_title(style.words(style.method_name(method), int(70 / columns)))
     panels.legend(fig, axes[0, 0], "outside upper right")
     fig.supxlabel("image score (Mahalanobis distance)", fontsize=10)
     return fig
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def comparison(
-    images: Sequence[Tensor],
-    masks: Sequence[Tensor],
-    maps: Mapping[str, Sequence[Tensor]],
+    images: panels.Images,
+    masks: panels.Images,
+    maps: Mapping[str, Any],
     titles: Sequence[str],
     label: str = MAP,
+    scale: ScalarMappable | None = None,
 ) -> Figure:
-    """Maps side by side as in Fig. 12 of Zou et al., all on one colour scale.
+    """Maps side by side as in Fig. 12 of Zou et al., ground truth outlined, on one colour scale.
 
     Args:
         images: Images (3, H, W), a column each.
@@ -89,13 +92,17 @@ def comparison(
         maps: Anomaly maps (H, W) by method, a row each.
         titles: Titles of the columns.
         label: Name of what the maps show.
+        scale: Their colours and limits; by default from the least to the largest value.
     """
-    scale = panels.common_scale(heat for heats in maps.values() for heat in heats)
-    named = {style.method_name(method): heats for method, heats in maps.items()}
-    return panels.maps(images, masks, named, titles, scale, label)
+    scale = scale or panels.common_scale(heat for heats in maps.values() for heat in heats)
+    rows: dict[str, panels.Images] = {"image": images, "ground truth": masks}
+    for name, heats in maps.items():
+        cells = zip(heats, masks, strict=True)
+        rows[style.method_name(name)] = [Picture(heat=heat, mask=mask) for heat, mask in cells]
+    return panels.grid(rows.items(), titles, min(1.4, 7.3 / len(images)), scale, label)
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def cases(
     groups: Mapping[str, Sequence[int]],
     image: Callable[[int], Tensor],
@@ -114,76 +121,67 @@ def cases(
         labels: 0 and 1, one an image.
         scores: Scores, one an image.
     """
-    rows = []
+    rows: dict[str, list[Picture]] = {name: [] for name in groups}
     for name, numbers in groups.items():
-        cells = []
         for i in numbers:
             kind = int(labels[i])
-            title, colour = panels.CLASSES[kind], panels.COLOURS[kind]
-            cells.append(Picture(image(i), mask=masks[i], title=title, colour=colour))
-            cells.append(Picture(heat=maps[i], title=f"score {scores[i]:.1f}"))
-        rows.append((name, cells))
+            seen = Picture(image(i), None, masks[i], panels.CLASSES[kind], panels.COLOURS[kind])
+            rows[name] += [seen, Picture(heat=maps[i], title=f"score {scores[i]:.1f}")]
     scale = panels.common_scale(maps[i] for numbers in groups.values() for i in numbers)
-    return panels.grid(rows, side=0.95, scale=scale, label=MAP)
+    return panels.grid(rows.items(), side=0.95, scale=scale, label=MAP)
 
 
-@shows()
-def scatter(rows: pd.DataFrame, metric: str = "AU-ROC") -> Figure:
-    """Segmentation against detection over encoders, as Fig. 8 of Zou et al.
+@style.shows()
+def scatter(rows: pd.DataFrame) -> Figure:
+    """AU-ROC of segmentation against detection over encoders, as Fig. 8 of Zou et al.
 
     Arrows lead from each baseline to its + SPD. A panel a category where there are at most
     three, and one of their mean.
 
     Args:
         rows: Results, as :func:`spdlib.evaluation.measure` returns them.
-        metric: The metric drawn.
     """
-    rows = rows[rows.metric == metric]
-    x, y = (rows[rows.task == task].set_index(["category", "method"])[["value", "low", "high"]]
-            for task in ("detection", "segmentation"))  # fmt: skip
+    rows = rows[rows.metric == "AU-ROC"].set_index(["category", "method"])
+    x, y = (rows.loc[rows.task == task, ["value", "low", "high"]] for task in TASKS)
     both = x.join(y, how="inner", lsuffix="_x", rsuffix="_y", sort=False)
     both = both.rename(columns={"value_x": "x", "value_y": "y"}).dropna(subset=["x", "y"])
     if both.empty:
-        return panels.nothing(f"no category has both {metric} of detection and of segmentation")
+        return style.nothing("no category has both AU-ROC of detection and of segmentation")
     categories = list(both.index.unique("category"))
     shown = {c: both.loc[c] for c in categories} if len(categories) <= 3 else {}
     if len(categories) > 1:
-        mean = both.groupby("method", sort=False)[["x", "y"]].mean()
+        mean = both[["x", "y"]].groupby("method", sort=False).mean()
         shown["mean over categories"] = mean.reindex(columns=both.columns)
-    fig, axes = style.figure(1, len(shown), 3.7, squeeze=False)
-    for ax, (title, points) in zip(axes[0], shown.items(), strict=True):
+    fig, axes = panels.side_by_side(list(shown), 3.7)
+    for ax, points in zip(axes, shown.values(), strict=True):
         panels.gains(ax, points)
-        for one in points.itertuples():
-            look = {"color": style.method_style(one.Index)["color"], "linewidth": 0.8}
-            ax.hlines(one.y, one.low_x, one.high_x, **look)
-            ax.vlines(one.x, one.low_y, one.high_y, **look)
+        colours = [style.method_style(method)["color"] for method in points.index]
+        ax.hlines(points.y, points.low_x, points.high_x, colours, linewidth=0.8)
+        ax.vlines(points.x, points.low_y, points.high_y, colours, linewidth=0.8)
         ax.margins(0.12)
-        ax.set_title(words(title, int(80 / len(shown))))
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(panels.PERCENT)
-            axis.get_major_locator().set_params(nbins=4)
-    axes[0, 0].set_ylabel(f"segmentation {metric}")
-    fig.supxlabel(f"detection {metric}", fontsize=10)
-    panels.legend(fig, [line for ax in axes[0] for line in ax.lines])
+        ax.locator_params(nbins=4)
+        panels.both_axes(ax, panels.PERCENT)
+    axes[0].set_ylabel("segmentation AU-ROC")
+    fig.supxlabel("detection AU-ROC", fontsize=10)
+    panels.legend(fig, [line for ax in axes for line in ax.lines])
     return fig
 
 
-@shows("nothing to compare")
-def differences(table: pd.DataFrame, shown: Sequence[str] = ("AU-PR", "AU-ROC")) -> Figure:
+@style.shows("nothing to compare")
+def differences(table: pd.DataFrame) -> Figure:
     """Gains of + SPD over its baseline, with 95 % intervals, a panel a metric.
 
     Args:
         table: Table of :func:`spdlib.evaluation.differences`.
-        shown: Metrics.
     """
-    rows = table[table.metric.isin(shown)].rename(columns={"difference": "value"})
-    place = rows.task + ", " + rows.category + "\n" + rows.method.map(style.method_name)
-    rows = rows.assign(panel=rows.metric, row=place)
+    rows = table[table.metric.isin(("AU-PR", "AU-ROC"))]
+    names = rows.task + ", " + rows.category + "\n" + rows.method.map(style.method_name)
     text = "gain of + SPD over its baseline, percentage points"
+    rows = rows.assign(row=names)
     return panels.intervals(rows, text, mark=0, form=panels.POINTS, sharex=False)
 
 
-@shows("no image has a mask, so no defect has an area")
+@style.shows("no image has a mask, so no defect has an area")
 def recall_by_area(table: pd.DataFrame) -> Figure:
     """Share of the defects found against their area, with Wilson's 95 % intervals.
 
@@ -206,46 +204,35 @@ def recall_by_area(table: pd.DataFrame) -> Figure:
     return fig
 
 
-@shows()
+@style.shows()
 def view(
-    image: Tensor,
-    heat: Tensor,
-    mask: Tensor,
-    threshold: float,
-    top: float,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    number: int,
-    title: str,
+    cell: Picture, threshold: float, top: float, labels: np.ndarray, scores: np.ndarray, number: int
 ) -> Figure:
     """One test image under a threshold: outlines, map, and its place among all scores.
 
     Args:
-        image: The image (3, H, W).
-        heat: Its anomaly map (H, W).
-        mask: Its ground truth (H, W), all False where there is none.
+        cell: The image, its anomaly map, its ground truth (all False where there is none), and
+            the title above all.
         threshold: Least score of a pixel, and of an image, that is flagged.
         top: Upper end of the colour scale.
         labels: 0 and 1, of all test images of the category.
         scores: Image scores of them.
         number: Number of the image shown, in ``scores``.
-        title: Title above all.
     """
     fig, (left, middle, right) = style.figure(1, 3, 4.0, width_ratios=[1.35, 1.35, 1])
-    scale = panels.common_scale([np.array([0, top])])
-    flagged = "yellow: flagged" + ("; blue: ground truth" if mask.any() else "")
-    panels.show(left, Picture(image, mask=mask, title=flagged))
-    panels.show(middle, Picture(heat=heat, mask=mask, title="anomaly map"), scale)
+    scale = panels.scale_of(0, top)
+    flagged = "yellow: flagged" + ("; blue: ground truth" if np.asarray(cell.mask).any() else "")
+    panels.show(left, cell._replace(heat=None, title=flagged))
+    panels.show(middle, cell._replace(image=None, title="anomaly map"), scale)
     for ax, colour in ((left, style.YELLOW), (middle, "white")):
         ax.set_anchor("N")
-        panels.outline(ax, heat, colour, threshold)
+        panels.outline(ax, np.asarray(cell.heat), colour, threshold)
     panels.colour_bar(fig, middle, scale, MAP, shrink=0.9, pad=0.03, aspect=20)
-    bins = np.histogram_bin_edges(scores, 30)
-    panels.histogram(right, panels.by_class(labels, scores), bins)
+    panels.histogram(right, labels, scores, 30)
     right.axvline(threshold, color=style.BLACK, linestyle="--", label="threshold")
     right.axvline(scores[number], color=style.BLACK, linewidth=2.2, label="this image")
     right.set(xlabel="image score", ylabel="images", title="all images of the category")
     right.legend(loc="upper center", bbox_to_anchor=(0.45, -0.24), ncols=2, fontsize=8,
                  columnspacing=1, handlelength=1.4)  # fmt: skip
-    fig.suptitle(words(title, 120, 2), fontsize=11)
+    fig.suptitle(style.words(cell.title, 120, 2), fontsize=11)
     return fig

@@ -1,6 +1,7 @@
 """Panels that figures are made of: grids of pictures, rows of intervals, curves, histograms."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,6 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -21,12 +21,16 @@ from spdlib.methods import baseline_of
 from spdlib.notebooks.figures import style
 from spdlib.notebooks.figures.style import bare, percent, say, words
 
+Array = Tensor | ArrayLike
+Images = Sequence[Any] | Tensor
 # Labels and scores of several detectors, by name.
 Detectors = Mapping[str, tuple[ArrayLike, ArrayLike]]
+Look = Callable[[str], dict[str, Any]]  # of a line, by name
+Point = tuple[float, float]
 
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share + 0.0:g} %".replace("-", "−"))
 POINTS = FuncFormatter(lambda share, _: f"{100 * share + 0.0:g}".replace("-", "−"))
-PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
 LETTERS = 13  # of small text, an inch
 CLASSES = ("normal", "anomalous")
 VERDICTS = (("passed", "false alarm"), ("missed", "found"))  # by label, then whether flagged
@@ -34,7 +38,6 @@ COLOURS = (style.NORMAL, style.ANOMALY)  # by label
 
 GREY_MARK = {"color": style.GREY, "marker": "|"}  # of what is no method
 UNIT_SCALE = ScalarMappable(Normalize(0, 1), style.HEAT)
-nothing = style.in_place_of_a_figure
 
 
 class Picture(NamedTuple):
@@ -51,16 +54,16 @@ class Picture(NamedTuple):
         strength: Opacity of a map over an image, in [0, 1].
     """
 
-    image: Tensor | ArrayLike | None = None
-    heat: Tensor | ArrayLike | None = None
-    mask: Tensor | ArrayLike | None = None
+    image: Array | None = None
+    heat: Array | None = None
+    mask: Array | None = None
     title: str = ""
     colour: str = style.BLACK
     frame: str | None = None
     strength: float = 0.75
 
 
-def pixels(image: Tensor | ArrayLike) -> np.ndarray:
+def pixels(image: Array | None) -> np.ndarray:
     """Pixels of an image as Matplotlib takes them, (H, W) or (H, W, 3)."""
     if isinstance(image, Tensor) and image.ndim == 3:
         image = image.permute(1, 2, 0) if len(image) > 1 else image[0]
@@ -68,9 +71,7 @@ def pixels(image: Tensor | ArrayLike) -> np.ndarray:
     return shown if shown.dtype == np.uint8 else np.clip(shown.astype(np.float32), 0, 1)
 
 
-def outline(
-    ax: Axes, mask: Tensor | ArrayLike, colour: str = style.SKY, level: float = 0.5
-) -> None:
+def outline(ax: Axes, mask: Array, colour: str = style.SKY, level: float = 0.5) -> None:
     """Outlines where a mask or map (H, W) is at least the level, if it is anywhere."""
     values = np.asarray(mask, np.float32)
     if min(values.shape) > 1 and values.min() < level <= values.max():
@@ -82,13 +83,12 @@ def show(ax: Axes, cell: Picture, scale: ScalarMappable = UNIT_SCALE) -> None:
     bare(ax)
     # Averaged where it is drawn smaller than it is: no false grain, and smaller files.
     if cell.image is not None:
-        ax.imshow(pixels(cell.image), cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
+        ax.imshow(pixels(cell.image), cmap="gray", vmin=0, vmax=1)
     if cell.heat is not None:
         heat, over = np.asarray(cell.heat, np.float32), cell.image is not None
         clear = cell.strength * np.clip(heat, 0, 1) ** 0.7 if over else None
-        how = "antialiased" if over else "nearest"
-        norm: Any = scale.norm  # wider in the types than what imshow's say it takes
-        ax.imshow(heat, cmap=scale.cmap, norm=norm, alpha=clear, interpolation=how)
+        look: Any = {"cmap": scale.cmap, "norm": scale.norm, "alpha": clear}
+        ax.imshow(heat, interpolation=None if over else "nearest", **look)
     if cell.mask is not None:
         outline(ax, cell.mask)
     if cell.frame is not None:
@@ -97,10 +97,9 @@ def show(ax: Axes, cell: Picture, scale: ScalarMappable = UNIT_SCALE) -> None:
 
 
 def grid(
-    rows: Iterable[tuple[str, Sequence[Any]]],
+    rows: Collection[tuple[str, Images]],
     titles: Sequence[str] = (),
     side: float = 1.3,
-    width: float = style.WIDTH,
     scale: ScalarMappable = UNIT_SCALE,
     label: str = "",
 ) -> Figure:
@@ -110,20 +109,16 @@ def grid(
         rows: Name and pictures of each row, :class:`Picture` or images; None is an empty place.
         titles: Titles of the columns.
         side: Width of a picture, inches, where the page has room for it.
-        width: Width of the page, inches.
         scale: Colours and limits of all maps.
         label: Name of what the maps show, below a colour bar.
     """
-    lines = [
-        (name, [cell if isinstance(cell, Picture) else Picture(cell) for cell in cells])
-        for name, cells in rows
-    ]
-    longest = max((cells for _, cells in lines), key=len, default=[])
+    lines = [[c if isinstance(c, Picture) else Picture(c) for c in cells] for _, cells in rows]
+    longest = max(lines, key=len, default=[])
     if not longest:
-        return nothing("no images to show")
-    shapes = [np.asarray(c.heat if c.image is None else pixels(c.image)).shape for c in longest]
-    ratios = [shape[1] / shape[0] if len(shape) > 1 else 1 for shape in shapes]
-    room = min(side, (width - 0.5) / len(longest))
+        return style.nothing("no images to show")
+    shapes = [pixels(c.heat if c.image is None else c.image).shape for c in longest]
+    ratios = [shape[1] / shape[0] if shape else 1 for shape in shapes]
+    room = min(side, (style.WIDTH - 0.5) / len(longest))
     high = min(room * len(longest) / sum(ratios), 1.5 * room)
     # Higher than they need: the layout moves pictures together, what is left is cut off.
     fig, axes = style.figure(
@@ -131,12 +126,10 @@ def grid(
         len(longest) * (room + 0.04) + 0.5, squeeze=False, width_ratios=ratios
     )  # fmt: skip
     fig.set_layout_engine("compressed", w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
-    for ax in axes.flat:
-        bare(ax)
-    for row, (name, cells) in zip(axes, lines, strict=True):
-        row[0].set_ylabel(words(name, int(15 * high), 2), fontsize=9)
-        for ax, cell in zip(row, cells, strict=False):
+    for line, (name, _), row in zip(lines, rows, axes, strict=True):
+        for ax, cell in zip(row, itertools.chain(line, itertools.repeat(Picture())), strict=False):
             show(ax, cell._replace(title=words(cell.title, int(LETTERS * room), 2)), scale)
+        row[0].set_ylabel(words(name, int(15 * high), 2), fontsize=9)
     for ax, title in zip(axes[0], titles, strict=False):
         ax.set_title(words(title, int(LETTERS * room), 3), fontsize=9)
     if label:
@@ -144,48 +137,35 @@ def grid(
     return fig
 
 
-def maps(
-    images: Sequence[Any] | Tensor,
-    masks: Sequence[Any] | Tensor,
-    heats: Mapping[str, Any],
-    titles: Sequence[str],
-    scale: ScalarMappable,
-    label: str,
-) -> Figure:
-    """Images, their ground truth, and maps with it outlined, a column an image, a row a name."""
-    rows = [("image", list(images)), ("ground truth", list(masks))]
-    for name, row in heats.items():
-        cells = [Picture(heat=heat, mask=mask) for heat, mask in zip(row, masks, strict=True)]
-        rows.append((name, cells))
-    return grid(rows, titles, min(1.4, 7.3 / len(images)), scale=scale, label=label)
-
-
 def colour_bar(
     fig: Figure, axes: Axes | Iterable[Axes], scale: ScalarMappable, label: str, **layout: Any
-) -> Colorbar:
+) -> None:
     """A colour bar shared by axes, below them unless ``layout`` says otherwise."""
     layout = {"location": "bottom", "aspect": 40, "shrink": 0.6, "pad": 0.01, **layout}
-    return fig.colorbar(scale, ax=axes, label=label, **layout)
+    fig.colorbar(scale, ax=axes, label=label, **layout)
 
 
-def common_scale(maps: Iterable[Tensor | ArrayLike], cmap: str = style.HEAT) -> ScalarMappable:
+def scale_of(low: float, high: float, colours: Any = style.HEAT) -> ScalarMappable:
+    """A colour scale between two values."""
+    return ScalarMappable(Normalize(low, high), colours)
+
+
+def common_scale(maps: Iterable[Array]) -> ScalarMappable:
     """One colour scale from the least to the largest value of several maps."""
-    shown = [np.asarray(values) for values in maps]
-    low, high = min(map(np.min, shown), default=0), max(map(np.max, shown), default=1)
-    return ScalarMappable(Normalize(float(low), float(high)), cmap)
+    shown = np.concatenate([np.ravel(values) for values in maps] or [np.arange(2)])
+    return scale_of(float(shown.min()), float(shown.max()))
 
 
 def legend(
-    place: Figure | Axes, keys: Axes | Sequence[Artist], loc: str = "outside upper center",
-    **more: Any
-) -> None:  # fmt: skip
+    fig: Figure, keys: Axes | Sequence[Artist], loc: str = "outside upper center", **more: Any
+) -> None:
     """A legend of some artists, or of all in some axes, a name once, in as many columns as fit."""
     handles = keys.get_legend_handles_labels()[0] if isinstance(keys, Axes) else keys
     named = {str(handle.get_label()): handle for handle in handles}
     if named:
         lengths = [6 + len(label) for label in named]
         fits = len(named) if sum(lengths) < 130 else max(1, 130 // max(lengths))
-        place.legend(list(named.values()), list(named), **{"loc": loc, "ncols": fits, **more})
+        fig.legend(list(named.values()), list(named), **{"loc": loc, "ncols": fits, **more})
 
 
 def key(label: str, linestyle: Any = "", **look: Any) -> Line2D:
@@ -199,54 +179,72 @@ def interval(ax: Axes, y: float, value: float, low: float, high: float, **look: 
     ax.plot([value], [y], **{"markersize": 7} | look | {"linestyle": "", "label": None})
 
 
+def side_by_side(
+    titles: Sequence[str], height: float, rows: int = 1, **subplots: Any
+) -> tuple[Figure, list[Axes]]:
+    """Panels, one a title, in a row or several."""
+    columns = -(-len(titles) // rows)
+    fig, axes = style.figure(rows, columns, height, squeeze=False, **subplots)
+    for ax, title in zip(axes.flat, titles, strict=False):
+        ax.set_title(words(title, int(105 / columns), 2))
+    for ax in axes.flat[len(titles) :]:
+        ax.set_axis_off()
+    return fig, list(axes.flat[: len(titles)])
+
+
 def intervals(
     table: pd.DataFrame,
     label: str,
     mark: float | None = None,
-    numbers: bool = False,
     form: FuncFormatter = PERCENT,
     sharex: bool = True,
+    stacked: int = 1,
     **limits: Any,
 ) -> Figure:
     """Rows of dots with their intervals, in panels side by side.
 
     Args:
-        table: Columns ``panel`` and ``row`` (text), ``value``, ``low``, ``high``, ``method``, which
-            gives the colour (grey if empty), and, optional, ``shift`` in rows.
+        table: Columns ``value`` (or ``mean``, or ``difference``), ``low``, ``high``, and
+            ``method``, which gives the colour (grey if empty). Optional: ``panel`` (text; by
+            default the metric), ``row`` (text; by default the method), ``shift`` in rows, ``note``
+            above the dot, ``look`` of the dot, in place of its method's, and ``dots``, single
+            values behind the interval.
         label: Name of what the axis shows, below all.
         mark: Value at which a vertical line stands.
-        numbers: Whether values are written above their dots, as percentages.
         form: Format of the axis's numbers.
         sharex: Whether all panels have one scale.
+        stacked: Rows of panels.
         **limits: Limits of the axis, as ``Axes.set`` takes them.
     """
     if table.empty:
-        return nothing("nothing to compare")
+        return style.nothing("nothing to compare")
+    table = table.rename(columns={"mean": "value", "difference": "value"})
+    usual = {"panel": table.get("metric"), "row": table.method.map(style.method_name)}
+    usual |= dict.fromkeys(("look", "dots")) | {"shift": 0.0, "note": ""}
+    table = table.assign(**usual | dict(table.items()))
     panels, names = list(table.panel.unique()), list(table.row.unique())
-    lines = sum(str(name).count("\n") + 1 for name in names)
-    fig, axes = style.figure(1, len(panels), 1.2 + 0.2 * (len(names) + lines), squeeze=False,
-                             sharex=sharex, sharey=True)  # fmt: skip
-    for ax, panel in zip(axes[0], panels, strict=True):
+    high = stacked * (1.2 + 0.2 * sum(str(name).count("\n") + 2 for name in names))
+    fig, axes = side_by_side(panels, high, stacked, sharex=sharex, sharey=True)
+    for ax, panel in zip(axes, panels, strict=True):
         for one in table[table.panel == panel].itertuples():
-            look = style.method_style(one.method) if one.method else GREY_MARK
-            y = names.index(one.row) + getattr(one, "shift", 0)
+            look = one.look or (style.method_style(one.method) if one.method else GREY_MARK)
+            y = names.index(one.row) + one.shift
             interval(ax, y, one.value, one.low, one.high, **look)
-            if numbers:
-                note(ax, f"{100 * one.value:.1f}", (one.value, y), (0, 7), fontsize=9, ha="center")
+            for dot in one.dots or ():
+                ax.plot(dot, y, "o", color=look["color"], markersize=3, alpha=0.6)
+            note(ax, one.note, (one.value, y), (0, 6), fontsize=9, ha="center")
         if mark is not None:
             ax.axvline(mark, color=style.GREY, linewidth=1, zorder=0)
-        ax.set(title=words(panel, int(80 / len(panels)), 2), **limits)
+        ax.set(**limits)
         ax.xaxis.set_major_locator(MaxNLocator(4 if len(panels) > 2 else 6))
         ax.xaxis.set_major_formatter(form)
         ax.grid(axis="x", alpha=0.3)
-    name_rows(axes[0, 0], names)
+    name_rows(axes[0], names)
     fig.supxlabel(label, fontsize=9.5)
     return fig
 
 
-def note(
-    ax: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **look: Any
-) -> None:
+def note(ax: Axes, text: str, at: Point, offset: Point, **look: Any) -> None:
     """A text beside a point, moved by some points of print."""
     ax.annotate(text, at, offset, textcoords="offset points", **look)
 
@@ -258,11 +256,7 @@ def name_rows(ax: Axes, names: Sequence[str], width: int = 48, **text: Any) -> N
 
 
 def curves(
-    roc: Axes,
-    pr: Axes,
-    detectors: Detectors,
-    look: Callable[[str], dict[str, Any]],
-    threshold: float | None = None,
+    roc: Axes, pr: Axes, detectors: Detectors, look: Look, threshold: float | None = None
 ) -> dict[str, metrics.Metrics]:
     """ROC and precision-recall curves; dots at a threshold, dotted what guessing gives.
 
@@ -281,18 +275,16 @@ def curves(
     for name, (labels, scores) in detectors.items():
         found = measured[name] = metrics.evaluate(labels, scores)
         at = found.threshold if threshold is None else threshold
-        counts, line = metrics.confusion(labels, scores, at), {"linewidth": 1.8} | look(name)
-        shown, colour = words(line["label"], 22), line["color"]
-        best = percent(found.max_f1)
-        for ax, curve, area in (
-            (roc, metrics.roc_curve, f"AU-ROC {percent(found.auroc)}"),
-            (pr, metrics.pr_curve, f"AU-PR {percent(found.aupr)}, best F1 {best}"),
-        ):
-            x, y, _ = curve(labels, scores)
-            line |= {"marker": "", "clip_on": False, "label": f"{shown}: {area}"}
-            ax.plot(x, y, **line)
+        counts = metrics.confusion(labels, scores, at)
         precision, recall, _ = rates(counts)
+        line: dict[str, Any] = {"linewidth": 1.8} | look(name) | {"marker": "", "clip_on": False}
+        shown, colour = words(line.pop("label"), 22), line["color"]
+        area = f"AU-PR {percent(found.aupr)}, best F1 {percent(found.max_f1)}"
+        x, y, _ = metrics.roc_curve(labels, scores)
+        roc.plot(x, y, label=f"{shown}: AU-ROC {percent(found.auroc)}", **line)
         dot(roc, counts.false_positives / found.negatives, recall, colour)
+        x, y, _ = metrics.pr_curve(labels, scores)
+        pr.plot(x, y, label=f"{shown}: {area}", **line)
         dot(pr, recall, precision, colour)
         pr.axhline(found.prevalence, color=colour, linestyle=":", linewidth=1.5, zorder=0)
     unit_axes(roc, "false positive rate", "recall (true positive rate)")
@@ -300,7 +292,7 @@ def curves(
     return measured
 
 
-def curve_rows(detectors: Mapping[str, Detectors], look: Callable[[str], dict[str, Any]]) -> Figure:
+def curve_rows(detectors: Mapping[str, Detectors], look: Look) -> Figure:
     """ROC and precision-recall curves side by side, a row a group of detectors.
 
     Args:
@@ -309,24 +301,29 @@ def curve_rows(detectors: Mapping[str, Detectors], look: Callable[[str], dict[st
     """
     lines = max(map(len, detectors.values()))
     fig, axes = style.figure(len(detectors), 2, (4.0 + 0.2 * lines) * len(detectors), squeeze=False)
-    for pair, (group, members) in zip(axes, detectors.items(), strict=True):
-        pair[0].set_title(words(group, 24))
-        lacking = {missing(labels) for labels, _ in members.values()} or {"no scores"}
-        if lacking == {""}:
-            curves(pair[0], pair[1], members, look)
-        for ax in pair:
-            if lacking == {""}:
-                ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17))
+    for (roc, pr), (group, members) in zip(axes, detectors.items(), strict=True):
+        roc.set_title(words(group, 24))
+        lacking = max((missing(labels) for labels, _ in members.values()), default="no scores")
+        if not lacking:
+            curves(roc, pr, members, look)
+        for ax in (roc, pr):
+            if lacking:
+                say(ax, f"{lacking}, no curve")
             else:
-                say(ax, f"{max(lacking)}, no curve")
+                ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17))
     return fig
 
 
 def unit_axes(ax: Axes, x: str, y: str) -> None:
     """Names axes that go from 0 to 100 %."""
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(PERCENT)
+    both_axes(ax, PERCENT)
+
+
+def both_axes(ax: Axes, form: FuncFormatter) -> None:
+    """Gives both axes a format of their numbers."""
+    ax.xaxis.set_major_formatter(form)
+    ax.yaxis.set_major_formatter(form)
 
 
 def rates(counts: metrics.Confusion) -> tuple[float, float, float]:
@@ -341,21 +338,13 @@ def dot(ax: Axes, x: float, y: float, colour: str) -> None:
             zorder=5)  # fmt: skip
 
 
-def gains(ax: Axes, points: pd.DataFrame, gap: float = 5, **look: Any) -> None:
-    """A dot a method, and an arrow from each baseline to its + SPD.
-
-    Args:
-        ax: Axes to draw on.
-        points: Columns ``x`` and ``y``, by method.
-        gap: Distance between dots and arrows, points.
-        **look: Look of the dots, beside that of their methods.
-    """
+def gains(ax: Axes, points: pd.DataFrame) -> None:
+    """A dot a method, at the columns ``x`` and ``y``; arrows from each baseline to its + SPD."""
     for method, (x, y) in points[["x", "y"]].iterrows():
         line = style.method_style(str(method))
-        ax.plot([x], [y], **line | {"linestyle": "", "markersize": 8} | look)
-        baseline = baseline_of(str(method)) or str(method)
-        if baseline != method and baseline in points.index:
-            how = {"arrowstyle": "->", "color": line["color"], "shrinkA": gap, "shrinkB": gap}
+        ax.plot([x], [y], **line | {"linestyle": "", "markersize": 8})
+        if (baseline := baseline_of(str(method))) in points.index:
+            how = {"arrowstyle": "->", "color": line["color"], "shrinkA": 5, "shrinkB": 5}
             ax.annotate("", (x, y), points.loc[baseline, ["x", "y"]], arrowprops=how)
 
 
@@ -365,14 +354,8 @@ def missing(labels: ArrayLike) -> str:
     return " and ".join(f"no {name} images" for k, name in enumerate(CLASSES) if k not in there)
 
 
-def by_class(labels: ArrayLike, scores: ArrayLike) -> list[np.ndarray]:
-    """Scores of normal and of anomalous images."""
+def histogram(ax: Axes, labels: ArrayLike, scores: ArrayLike, bins: Any) -> None:
+    """Histograms of the scores of normal and of anomalous images, over each other."""
     labels, scores = np.asarray(labels), np.asarray(scores)
-    return [scores[labels == value] for value in (0, 1)]
-
-
-def histogram(
-    ax: Axes, groups: Sequence[ArrayLike], bins: np.ndarray, names: Sequence[str] = CLASSES
-) -> None:
-    """Histograms of two groups over each other, the first as normal, the second as anomalous."""
-    ax.hist(groups, bins.tolist(), label=names, histtype="stepfilled", alpha=0.5, color=COLOURS)
+    groups = [scores[labels == value] for value in (0, 1)]
+    ax.hist(groups, bins, label=CLASSES, histtype="stepfilled", alpha=0.5, color=COLOURS)

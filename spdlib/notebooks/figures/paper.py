@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 from spdlib import paper
 from spdlib.intervals import half_width
 from spdlib.notebooks.figures import panels, style
-from spdlib.notebooks.figures.style import shows
 from spdlib.notebooks.figures.tables import spaced
 
 METRIC_COLOURS = {"AU-PR": style.ORANGE, "AU-ROC": style.SKY}
@@ -21,10 +20,9 @@ FEW = 3  # categories that are shown one by one
 FITS = {"fits": style.BLUE, "fits: digits were inferred from it": style.SKY,
         "does not fit": style.VERMILION}  # fmt: skip
 VERDICT_COLOURS = {"agree": style.SKY, "tie": "#BBBBBB", "disagree": style.VERMILION}
-GAIN = "gain, percentage points"
 
 
-@shows()
+@style.shows()
 def contradictions(means: pd.DataFrame) -> Figure:
     """The distance of each column's mean from the printed one, and what rounding explains.
 
@@ -41,8 +39,8 @@ def contradictions(means: pd.DataFrame) -> Figure:
         rows = shown[kinds == kind]
         ax.plot(rows.x, rows.y, "o", color=colour, markersize=5, label=f"{label} ({len(rows)})")
     for row in shown[means.suspect].itertuples():
-        name = spaced(row.pretraining)
-        panels.note(ax, name, (row.x, row.y), (-6, 3), fontsize=8, ha="right")
+        at, text = (row.x, row.y), spaced(row.pretraining)
+        panels.note(ax, text, at, (-6, 3), fontsize=8, ha="right")
     ax.text(14.45, 0.0135, "rounding explains this", ha="right", fontsize=8.5, color="#555555")
     ax.set(yscale="log", ylim=(0.01, 25), xlim=(6.5, 14.5), xlabel="table", xticks=paper.TABLES,
            ylabel="|mean of twelve − printed|,\npercentage points")  # fmt: skip
@@ -51,7 +49,7 @@ def contradictions(means: pd.DataFrame) -> Figure:
     return fig
 
 
-@shows()
+@style.shows()
 def scatter() -> Figure:
     """Detection against segmentation for each protocol, a dot a pretraining; cf. Figs 7 and 8.
 
@@ -77,7 +75,7 @@ def scatter() -> Figure:
     return fig
 
 
-@shows()
+@style.shows()
 def gains(table: pd.DataFrame, seed: int = 0) -> Figure:
     """Every gain of + SPD, a dot a subset, and their mean; a row a table of the paper.
 
@@ -89,16 +87,15 @@ def gains(table: pd.DataFrame, seed: int = 0) -> Figure:
     fig, axes = style.figure(1, 2, 1.2 + 0.62 * len(tables), sharey=True, sharex=True)
     for ax, (baseline, own) in zip(axes, table.groupby("baseline"), strict=True):
         for (number, metric), rows in own.groupby(["table", "metric"]):
-            centre = list(tables).index(number) + SHIFTS[metric]
-            _dots(ax, rows.gain, centre + rng.uniform(-0.1, 0.1, len(rows)),
-                  METRIC_COLOURS[metric], rows.suspect)  # fmt: skip
+            centre, colour = list(tables).index(number) + SHIFTS[metric], METRIC_COLOURS[metric]
+            _dots(ax, rows.gain, centre + rng.uniform(-0.1, 0.1, len(rows)), colour, rows.suspect)
             ax.vlines(rows.gain.mean(), centre - 0.17, centre + 0.17, color="black", linewidth=2)
             text = f"{(rows.gain > 0).sum()} ▲ {(rows.gain < 0).sum()} ▼"
-            ax.text(1.01, centre, text, fontsize=7.5, va="center", color="#333333",
-                    transform=ax.get_yaxis_transform())  # fmt: skip
+            edge = ax.get_yaxis_transform()
+            ax.text(1.01, centre, text, fontsize=7.5, va="center", color="#333333", transform=edge)
         ax.axvline(0, color=style.GREY, linewidth=1, zorder=0)
         _signed_axis(ax, "x", [-30, -10, -2, 0, 2, 10, 30], linthresh=5, linscale=1.2)
-        ax.set(title=f"{baseline} + SPD minus {baseline}", xlabel=GAIN)
+        ax.set(title=f"{baseline} + SPD minus {baseline}", xlabel="gain, percentage points")
     panels.name_rows(axes[0], list(tables.values()))
     mean = panels.key("mean", "-", color=style.BLACK, linewidth=2)
     panels.legend(fig, [*_gain_keys(), mean], "outside lower center")
@@ -111,7 +108,7 @@ def _tables(rows: pd.DataFrame, order: Sequence[str]) -> dict[int, str]:
     return {row.table: f"{row.protocol}\n{row.task} ({row.table})" for row in first.itertuples()}
 
 
-def _dots(ax: Axes, x: pd.Series, y: Any, colour: str, suspect: pd.Series) -> None:
+def _dots(ax: Axes, x: pd.Series, y: Any, colour: Any, suspect: pd.Series) -> None:
     """Small dots, open where they rest on a suspect value."""
     ax.scatter(x, y, 14, edgecolors=colour, facecolors=np.where(suspect, "white", colour))
 
@@ -128,7 +125,7 @@ def _gain_keys() -> list[Line2D]:
     return [*dots, panels.key("rests on a suspect value", **look)]
 
 
-@shows()
+@style.shows()
 def disagreements(pairs: pd.DataFrame) -> Figure:
     """Pairs of encoders that AU-PR and AU-ROC rank differently: how often, and by how much.
 
@@ -138,16 +135,14 @@ def disagreements(pairs: pd.DataFrame) -> Figure:
     fig, (bars, dots) = style.figure(1, 2, 4.2, width_ratios=[1.15, 1])
     tables = _tables(pairs, ["task", "table"])
     counts = pd.crosstab(pairs.table, pairs.verdict).loc[list(tables), list(VERDICT_COLOURS)]
-    starts = counts.cumsum(axis=1) - counts
-    for verdict, colour in VERDICT_COLOURS.items():
-        rows, look = pairs[pairs.verdict == verdict], {"color": colour, "label": verdict}
-        drawn = bars.barh(range(len(counts)), counts[verdict], left=starts[verdict], **look)
-        texts = [str(count) if count > 2 else "" for count in counts[verdict]]
+    counts.plot.barh(stacked=True, ax=bars, color=VERDICT_COLOURS, width=0.8, legend=False)
+    for drawn in bars.containers:
+        texts = [f"{count:.0f}" if count > 2 else "" for count in drawn.datavalues]
         bars.bar_label(drawn, texts, label_type="center", fontsize=8.5)
-        _dots(dots, rows.auroc, rows.aupr, colour, rows.suspect)
     panels.name_rows(bars, list(tables.values()))
-    bars.set(xlabel="two encoders on one subset", xlim=(0, counts.sum(axis=1).max()))
+    bars.set(xlabel="two encoders on one subset", ylabel="", xlim=(0, counts.sum(axis=1).max()))
     panels.legend(fig, bars)
+    _dots(dots, pairs.auroc, pairs.aupr, pairs.verdict.map(VERDICT_COLOURS), pairs.suspect)
     dots.set(xlabel="difference in AU-ROC, percentage points", ylabel="difference in AU-PR",
              title="open: rests on a suspect value")  # fmt: skip
     for axis, line in (("x", dots.axvline), ("y", dots.axhline)):
@@ -156,7 +151,7 @@ def disagreements(pairs: pd.DataFrame) -> Figure:
     return fig
 
 
-@shows()
+@style.shows()
 def beside(own: pd.DataFrame, theirs: pd.DataFrame) -> Figure:
     """One's own gains below the paper's, a block a protocol and task, with intervals: over pairs,
     or over categories where there are more than a few.
@@ -220,7 +215,7 @@ def _own_gains(own: pd.DataFrame) -> Iterator[Dot]:
         yield label, metric, rows.gain.mean(), float(half), False
 
 
-@shows("nothing to compare")
+@style.shows("nothing to compare")
 def dumbbells(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]], label: str) -> Figure:
     """A line from each baseline to its + SPD, a row a subset.
 
@@ -230,16 +225,14 @@ def dumbbells(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]], label: str) 
         pairs: Baseline and method with SPD.
         label: Name of the values.
     """
-    rows = rows.drop_duplicates(["row", "method"]).assign(panel="", shift=0.0, low=rows.value)
+    rows = rows.drop_duplicates(["row", "method"])
+    rows = rows.assign(panel="", shift=0.0, note=rows.mark.where(rows.mark == "?", ""))
+    rows["low"] = rows["high"] = rows.value
     for place, (baseline, method) in enumerate(pairs):
-        rows.loc[rows.method.isin((baseline, method)), "shift"] = 0.3 * (
-            place - len(pairs) / 2 + 0.5
-        )
+        shift = 0.3 * (place - len(pairs) / 2 + 0.5)
+        rows.loc[rows.method.isin((baseline, method)), "shift"] = shift
         start = rows.row.map(rows[rows.method == baseline].set_index("row").value)
         rows.loc[rows.method == method, "low"] = start.fillna(rows.value)
-    fig = panels.intervals(rows.assign(high=rows.value), label, form=panels.PLAIN)
-    names = list(rows.row.unique())
-    for one in rows[rows.mark == "?"].itertuples():
-        panels.note(fig.axes[0], "?", (one.value, names.index(one.row) + one.shift), (0, 4))
+    fig = panels.intervals(rows, label, form=panels.PLAIN)
     panels.legend(fig, [panels.key(**style.method_style(m)) for m in rows.method.unique()])
     return fig

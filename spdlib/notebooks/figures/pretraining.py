@@ -14,8 +14,6 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from spdlib.notebooks.figures import panels, style
-from spdlib.notebooks.figures.panels import Picture
-from spdlib.notebooks.figures.style import shows
 from spdlib.objectives import spd_loss
 from spdlib.pretraining.monitors import COLLAPSED_RANK, COLLAPSED_STD
 
@@ -24,6 +22,7 @@ MANY = 12  # values of a line, from which on they are noisy ones
 SEEN = 0.1  # of the largest alpha: where a blended patch is outlined
 LEAST = 1e-3  # of the unit: a view that hardly differs from its anchor
 KINDS = ("weak", "blended")
+Histories = Mapping[str, pd.DataFrame]
 WEAK, BLENDED = style.NORMAL, style.ANOMALY
 COLUMNS = ("strong view", "strong view", "anchor", "positive", "negative", "the answer")
 LIMITS = {"std": COLLAPSED_STD, "effective_rank": COLLAPSED_RANK}
@@ -39,7 +38,7 @@ COLLAPSING = {"baseline": "loss (-1: the best there is)", "std": "spread (1: the
               "effective_rank": "effective rank"}  # fmt: skip
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def views(strong: tuple[Tensor, Tensor], triplet: tuple[Tensor, ...], alpha: Tensor) -> Figure:
     """The views of a training step, a row an image; the last column outlines the blended patch.
 
@@ -49,7 +48,7 @@ def views(strong: tuple[Tensor, Tensor], triplet: tuple[Tensor, ...], alpha: Ten
         alpha: SmoothBlend's masks (B, 1, H, W).
     """
     rows = [
-        ("", [*images, Picture(images[-1], mask=_patch(mask))])
+        ("", [*images, panels.Picture(images[-1], mask=_patch(mask))])
         for *images, mask in zip(*strong, *triplet, alpha, strict=True)
     ]
     return panels.grid(rows, COLUMNS, side=1.5)
@@ -60,7 +59,7 @@ def _patch(alpha: Tensor) -> Tensor:
     return alpha[0] / (2 * SEEN * alpha.max())
 
 
-@shows()
+@style.shows()
 def losses(cases: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Figure:
     """The SPD loss of unit vectors in the plane, and where its gradient would move them.
 
@@ -80,41 +79,39 @@ def losses(cases: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Figure:
         ax.quiver(*np.zeros((2, 3)), *tips.T, color=colours, width=0.013, **exact)
         ax.quiver(*tips.T, *steps.T, color=colours, width=0.008, alpha=0.5, **exact)
         ax.set_title(f"{title}\nSPD loss {loss.item():+.2f}")
-    names = zip(("anchor", "positive", "negative"), colours, strict=True)
+    names = zip(COLUMNS[2:5], colours, strict=True)
     keys = [panels.key(name, "-", color=colour, linewidth=3) for name, colour in names]
-    keys.append(panels.key("pale: where a step moves it", "-", color="#BBBBBB"))
-    panels.legend(fig, keys, "outside lower center")
+    pale = panels.key("pale: where a step moves it", "-", color="#BBBBBB")
+    panels.legend(fig, [*keys, pale], "outside lower center")
     return fig
 
 
-@shows("no training to show")
-def training(histories: Mapping[str, pd.DataFrame]) -> Figure:
+@style.shows("no training to show")
+def training(histories: Histories) -> Figure:
     """Loss terms, cosines, spot-the-difference score and signs of collapse, against the step.
 
     Args:
         histories: Tables of :func:`spdlib.pretraining.pretrain`, by method.
     """
-    fig, axes = style.figure(2, 3, 5.2)
     looks = {method: style.method_style(method) for method in histories}
-    cosines, spot = axes[0, 2], axes[1, 0]
-    apart = []
+    fig, axes = _against_steps(WATCHED, histories, looks, 5.2)
+    cosines, spot = axes[2:4]
+    signs, apart = {"positive": WEAK, "negative": BLENDED}, {"of features": "-"}
+    panels.legend(fig, spot)
     for method, history in histories.items():
-        for name, colour in (("positive", WEAK), ("negative", BLENDED)):
+        for name, colour in signs.items():
             look = looks[method] | {"color": colour, "markerfacecolor": colour, "label": None}
             _line(cosines, _known(history, f"cos_{name}"), **look)
         features, projections = (_known(history, f"spot_{k}") for k in ("auroc", "projected"))
         # An auxiliary head compares features, too: nothing of its own to show.
         if len(projections) and not projections.equals(features):
-            apart.append((projections, looks[method] | {"linestyle": ":", "label": None}))
-    signs = {"positive": WEAK, "negative": BLENDED}
+            apart["of projections"] = ":"
+            _line(spot, projections, **looks[method] | {"linestyle": ":", "label": None})
     cosines.legend(handles=[panels.key(k, "-", color=colour) for k, colour in signs.items()])
-    _against_steps(fig, WATCHED, histories, looks)
-    panels.legend(fig, spot)
-    for projections, look in apart:
-        _line(spot, projections, **look)
-    if apart:
-        kinds = {"of features": "-", "of projections": ":"}
-        spot.legend(handles=[panels.key(k, line, color=style.BLACK) for k, line in kinds.items()])
+    if not cosines.lines:
+        style.say(cosines, "no SPD term")
+    if len(apart) > 1:
+        spot.legend(handles=[panels.key(k, line, color="black") for k, line in apart.items()])
     spot.axhline(0.5, color=style.GREY, linewidth=1)
     spot.yaxis.set_major_formatter(panels.PERCENT)
     if any(len(_known(history, "spd_accuracy")) for history in histories.values()):
@@ -122,35 +119,31 @@ def training(histories: Mapping[str, pd.DataFrame]) -> Figure:
     return fig
 
 
-@shows("no training to show")
-def collapse(histories: Mapping[str, pd.DataFrame]) -> Figure:
+@style.shows("no training to show")
+def collapse(histories: Histories) -> Figure:
     """A healthy and a broken training: the loss, and what only the features tell.
 
     Args:
         histories: Logs by name, two or more; the last is drawn as the broken one.
     """
-    fig, axes = style.figure(1, 3, 3.0)
     looks = {name: {"color": style.BLUE, "linestyle": "--"} for name in histories}
     looks[list(histories)[-1]] = {"color": style.VERMILION}
     looks = {name: look | {"label": style.words(name)} for name, look in looks.items()}
-    _against_steps(fig, COLLAPSING, histories, looks)
+    fig, axes = _against_steps(COLLAPSING, histories, looks, 3.0)
     axes[0].legend()
     return fig
 
 
 def _against_steps(
-    fig: Figure,
-    titles: Mapping[str, str],
-    histories: Mapping[str, pd.DataFrame],
-    looks: Mapping[str, dict[str, Any]],
-) -> None:
-    """Draws a column of histories in each of a figure's axes."""
-    for ax, (column, title) in zip(fig.axes, titles.items(), strict=True):
+    titles: Mapping[str, str], histories: Histories, looks: Mapping[str, Any], height: float
+) -> tuple[Figure, list[Axes]]:
+    """A panel a column of histories, three in a row."""
+    fig, axes = panels.side_by_side(list(titles.values()), height, len(titles) // 3)
+    for ax, column in zip(axes, titles, strict=True):
         for name, history in histories.items():
             _line(ax, _known(history, column), **looks[name])
-        ax.set_title(title)
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        if not ax.lines:
+        if not ax.lines and column != "spd_accuracy":
             style.say(ax, "no SPD term" if column.startswith("spd") else "not measured")
         elif column in LIMITS:
             ax.axhline(LIMITS[column], color=style.GREY, linestyle=":")
@@ -158,6 +151,7 @@ def _against_steps(
                     ha="right", va="bottom", fontsize=8, color=style.GREY)  # fmt: skip
             ax.set_ylim(0, 1.15 * max(np.max(line.get_ydata()) for line in ax.lines))
     fig.supxlabel("step", fontsize=10)
+    return fig, axes
 
 
 def _known(history: pd.DataFrame, column: str) -> pd.Series:
@@ -176,22 +170,22 @@ def _line(ax: Axes, values: pd.Series, **look: Any) -> None:
         ax.plot(values.index, values, **{"linewidth": 2, "markersize": 6} | look)
 
 
-@shows("no encoder to show")
+@style.shows("no encoder to show")
 def spot_scores(table: pd.DataFrame) -> Figure:
     """Spot-the-difference scores with their intervals, a panel a metric, a row an encoder.
 
     Args:
-        table: Columns ``method``, ``metric``, ``value``, ``low`` and ``high``; a panel a metric,
-            or whatever a column ``panel`` says, e.g. the part of the triplet.
+        table: Columns ``method``, ``metric``, ``value``, ``low`` and ``high``.
     """
-    rows = table.assign(row=table.method.map(style.method_name))
-    rows = rows.assign(panel=table.get("panel", table.metric))
-    least = min(0.48, table.low.min() - 0.02)
+    rows, least = (
+        table.assign(note=[f"{100 * value:.1f}" for value in table.value]),
+        table.low.min() - 0.02,
+    )
     text = "with 95 % bootstrap interval; line: guessing"
-    return panels.intervals(rows, text, mark=0.5, numbers=True, xlim=(least, 1.02))
+    return panels.intervals(rows, text, mark=0.5, xlim=(min(0.48, least), 1.02))
 
 
-@shows("no encoder to show")
+@style.shows("no encoder to show")
 def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Distances of weak and blended views from their anchors, a panel an encoder, a dot an image.
 
@@ -202,11 +196,11 @@ def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
         spots: Results of :func:`spdlib.pretraining.monitors.spot_the_difference`, by method.
     """
     fig, axes = style.figure(1, len(spots), 3.8, squeeze=False, sharex=True, sharey=True)
-    scaled = {
-        name: [np.maximum(spot[kind] / unit(spot["features"]), LEAST) for kind in KINDS]
-        for name, spot in spots.items()
-    }
-    everything = np.concatenate([views for pair in scaled.values() for views in pair])
+    scaled = {}
+    for method, spot in spots.items():
+        pair = np.stack([spot[kind] for kind in KINDS]) / unit(spot["features"])
+        scaled[method] = pair.clip(LEAST)
+    everything = np.concatenate(list(scaled.values()))
     ends = everything.min() / 1.5, everything.max() * 1.5
     for ax, (method, (weak, blended)) in zip(axes[0], scaled.items(), strict=True):
         ax.plot(ends, ends, color=style.GREY, linewidth=1)
@@ -214,8 +208,7 @@ def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
         name, farther = style.words(style.method_name(method), 22), np.mean(blended > weak)
         ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal",
                title=f"{name}\nblended farther: {farther:.0%} of images")  # fmt: skip
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(panels.PLAIN)
+        panels.both_axes(ax, panels.PLAIN)
     axes[0, 0].set_ylabel("distance of the blended view")
     fig.supxlabel("distance of the weak view (1: the median distance of two images)", fontsize=10)
     return fig
@@ -223,13 +216,11 @@ def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 def unit(features: Tensor) -> float:
     """Median cosine distance between two different rows of features (N, D); 1 for a single row."""
-    directions = F.normalize(features.float(), dim=1)
-    above = torch.triu(torch.ones(len(features), len(features), dtype=torch.bool), 1)
-    between = (1 - directions @ directions.T)[above]
+    between = F.pdist(F.normalize(features.float(), dim=1)) ** 2 / 2
     return max(float(between.median()), 1e-7) if len(between) else 1.0
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def neighbours(
     queries: Tensor, names: Sequence[str], found: Mapping[str, tuple[Tensor, Sequence[str]]]
 ) -> Figure:
@@ -243,22 +234,24 @@ def neighbours(
     """
     rows = []
     for query, name in enumerate(names):
-        for place, (method, (images, kinds)) in enumerate(found.items()):
-            cells = [Picture() if place else Picture(queries[query], title=str(name))]
+        first = panels.Picture(queries[query], title=str(name))
+        for method, (images, kinds) in found.items():
+            cells = [first]
             for image, kind in zip(images[query], kinds[query], strict=True):
                 colour = style.GREEN if kind == name else style.ORANGE
-                title = str(kind) if kind != name or place == 0 else ""
-                cells.append(Picture(image, title=title, colour=colour, frame=colour))
+                title = str(kind) if kind != name or first.title else ""
+                cells.append(panels.Picture(image, title=title, colour=colour, frame=colour))
             rows.append((style.method_name(method), cells))
+            first = panels.Picture()
     return panels.grid(rows, side=0.8)
 
 
-@shows()
+@style.shows()
 def spot_game(
     triplet: tuple[Tensor, ...],
     alpha: Tensor,
     found: Mapping[str, tuple[float, float]],
-    answer: bool = False,
+    answer: bool,
 ) -> Figure:
     """One triplet to look at, and the distances that encoders see in it.
 
@@ -272,14 +265,14 @@ def spot_game(
     fig, (*pictures, ax) = style.figure(1, 4, 3.0, width_ratios=[1, 1, 1, 1.25])
     masks = (None, None, _patch(alpha) if answer else None)
     for place, image, mask, title in zip(pictures, triplet, masks, COLUMNS[2:5], strict=True):
-        panels.show(place, Picture(image, mask=mask, title=title))
+        panels.show(place, panels.Picture(image, mask=mask, title=title))
         place.set_anchor("N")
-    for height, pair in enumerate(found.values()):
-        weak, blended = (max(distance, LEAST) for distance in pair)
-        ax.plot([weak, blended], [height, height], color=style.GREY, linewidth=1.5, zorder=1)
-        ax.plot(weak, height, "o", color=WEAK, markersize=8, label="positive")
-        ax.plot(blended, height, "D", color=BLENDED, markersize=8, label="negative")
-        seen, middle = "spotted" if pair[1] > pair[0] else "missed", np.sqrt(weak * blended)
+    heights, (weak, blended) = np.arange(len(found)), np.maximum(list(found.values()), LEAST).T
+    ax.hlines(heights, weak, blended, color=style.GREY, linewidth=1.5, zorder=1)
+    ax.plot(weak, heights, "o", color=WEAK, markersize=8, label="positive")
+    ax.plot(blended, heights, "D", color=BLENDED, markersize=8, label="negative")
+    for height, (near, far) in enumerate(found.values()):
+        middle, seen = np.sqrt(weak * blended)[height], "spotted" if far > near else "missed"
         panels.note(ax, seen, (middle, height), (0, 8), fontsize=9, ha="center")
     ax.set(xscale="log", xlabel="distance to the anchor\n(1: another image)", xlim=(LEAST, 5))
     panels.name_rows(ax, [style.method_name(name) for name in found])

@@ -1,14 +1,12 @@
 """Figures of SmoothBlend: its steps, grids of views, what each setting does, how visible it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -16,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spdlib.notebooks.figures import panels, style
-from spdlib.notebooks.figures.style import shows
 from spdlib.smoothblend import Draw, SmoothBlend
 from spdlib.visibility import Changes
 
@@ -44,11 +41,10 @@ def difference(before: Tensor, after: Tensor, gain: float = GAIN) -> NDArray[np.
     """
     change = after - before
     signed = change.gather(0, change.abs().argmax(0, keepdim=True))[0]
-    level = ((gain * signed).clamp(-1, 1) * 127.5 + 127.5).round().byte()
-    return (255 * colormaps[DIFFERENCE](np.arange(256))[:, :3]).round().astype(np.uint8)[level]
+    return colormaps[DIFFERENCE]((gain * signed.numpy() + 1) / 2, bytes=True)[..., :3]
 
 
-def around(image: Tensor, box: Sequence[int], side: int) -> Tensor:
+def around(image: Tensor, box: Iterable[float], side: int) -> Tensor:
     """The square (..., side, side) of an image about a box, moved in where it would stick out."""
     left, top, right, bottom = map(int, box)
     height, width = image.shape[-2:]
@@ -57,7 +53,7 @@ def around(image: Tensor, box: Sequence[int], side: int) -> Tensor:
     return image[..., y : y + side, x : x + side]
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def pictures(images: Mapping[str, Picture], width: float = style.WIDTH) -> Figure:
     """Pictures in a row, as high as each other.
 
@@ -65,10 +61,10 @@ def pictures(images: Mapping[str, Picture], width: float = style.WIDTH) -> Figur
         images: Pictures by title.
         width: Width of the figure, inches.
     """
-    return panels.grid([("", list(images.values()))], list(images), width, width)
+    return panels.grid([("", list(images.values()))], list(images), (width - 0.5) / len(images))
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def grid(rows: Mapping[str, Sequence[Picture]], titles: Sequence[str], side: float = 1.4) -> Figure:
     """Pictures in rows and columns.
 
@@ -80,7 +76,7 @@ def grid(rows: Mapping[str, Sequence[Picture]], titles: Sequence[str], side: flo
     return panels.grid(rows.items(), titles, side)
 
 
-@shows()
+@style.shows()
 def patch(image: Tensor, draw: Draw) -> Figure:
     """An image with the boxes of a draw, and the patch, enlarged.
 
@@ -91,19 +87,18 @@ def patch(image: Tensor, draw: Draw) -> Figure:
     left, top, right, bottom = draw.source_boxes[0].tolist()
     cut = f"the patch: {right - left} × {bottom - top} pixels"
     shown = {"dashed: cut here; solid: pasted": image, cut: image[:, top:bottom, left:right]}
-    fig = pictures(shown, 5.8)
+    fig, edge = pictures(shown, 5.8), [withStroke(linewidth=3.2, foreground="black")]
     for boxes, colour, line in (
         (draw.source_boxes, SOURCE, "--"), (draw.target_boxes, TARGET, "-")
     ):  # fmt: skip
-        x, y, right, bottom = boxes[0].tolist()
-        look: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.6, "fill": False}
-        edge = [withStroke(linewidth=3.2, foreground="black")]
-        place = Rectangle((x - 0.5, y - 0.5), right - x, bottom - y, path_effects=edge, **look)
-        fig.axes[0].add_patch(place)
+        left, top, right, bottom = boxes[0].tolist()
+        look: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.6}
+        place = (left - 0.5, top - 0.5), right - left, bottom - top
+        fig.axes[0].add_patch(Rectangle(*place, fill=False, path_effects=edge, **look))
     return fig
 
 
-@shows()
+@style.shows()
 def layers(foreground: Tensor, draw: Draw, blend: SmoothBlend) -> Figure:
     """The foreground, the box mask, the smoothed mask, and both masks along a row.
 
@@ -125,7 +120,7 @@ def layers(foreground: Tensor, draw: Draw, blend: SmoothBlend) -> Figure:
     return fig
 
 
-@shows()
+@style.shows()
 def profiles(images: Mapping[str, Tensor], draw: Draw, side: int) -> Figure:
     """An image and what a draw makes of it, close up, and their levels along a row.
 
@@ -167,7 +162,7 @@ def _along_row(shown: Mapping[str, Tensor], draw: Draw, dotted: int) -> tuple[Fi
     return fig, along
 
 
-@shows()
+@style.shows()
 def steps(image: Tensor, blended: Tensor, width: float = style.WIDTH) -> Figure:
     """Image, blend, and their amplified difference.
 
@@ -178,13 +173,13 @@ def steps(image: Tensor, blended: Tensor, width: float = style.WIDTH) -> Figure:
     """
     change = difference(image, blended)
     fig = pictures({"image": image, "blended": blended, f"difference × {GAIN}": change}, width)
-    scale = ScalarMappable(Normalize(-255 / GAIN, 255 / GAIN), DIFFERENCE)
+    scale = panels.scale_of(-255 / GAIN, 255 / GAIN, DIFFERENCE)
     panels.colour_bar(fig, fig.axes, scale, "levels of 255", location="right", fraction=0.03,
                       aspect=18, shrink=1, extend="both")  # fmt: skip
     return fig
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def strip(
     images: Mapping[str, Tensor], blends: Mapping[str, SmoothBlend], seed: int, side: int
 ) -> Figure:
@@ -211,7 +206,7 @@ def strip(
     return panels.grid(rows, ["image", *blends], side=1.05)
 
 
-@shows()
+@style.shows()
 def visibility(changes: Mapping[str, Changes], threshold: int) -> Figure:
     """Shares of pixels by how much they change, and of draws that stay below a threshold.
 
@@ -242,7 +237,7 @@ def visibility(changes: Mapping[str, Changes], threshold: int) -> Figure:
     return fig
 
 
-@shows()
+@style.shows()
 def examples(
     images: Tensor, blend: SmoothBlend, draws: Draw, chosen: Sequence[int], titles: Sequence[str],
     side: int
@@ -260,8 +255,8 @@ def examples(
     columns = []
     for number in chosen:
         draw, image = draws[[number]], images[number % len(images)]
-        box = draw.target_boxes[0].tolist()
-        before, after = (around(x, box, side) for x in (image, blend.blend(image, draw)))
+        both = image, blend.blend(image, draw)
+        before, after = (around(view, draw.target_boxes[0], side) for view in both)
         columns.append((before, after, difference(before, after)))
     names = ("image", "blended", f"change × {GAIN}")
-    return panels.grid(zip(names, zip(*columns, strict=True), strict=True), titles, side=1.05)
+    return panels.grid([*zip(names, zip(*columns, strict=True), strict=True)], titles, side=1.05)

@@ -87,15 +87,12 @@ def differences(found: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.Dat
             continue
         ours, theirs = found.loc[arm], found.loc[baseline]
         gains = ours - (theirs.iloc[0] if baseline in FIXED else theirs)
-        for measure in found.columns:
-            one = gains[measure].dropna().to_numpy()
-            half = intervals.half_width(one.std(ddof=1), len(one)) if len(one) > 1 else np.nan
-            mean = one.mean() if len(one) else np.nan
-            rows.append(
-                {"arm": arm, "baseline": baseline, "measure": measure, "gains": one.tolist(),
-                 "mean": mean, "low": mean - half, "high": mean + half, "n": len(one),
-                 "p": stats.ttest_1samp(one, 0).pvalue if len(one) > 1 else np.nan}
-            )  # fmt: skip
+        for measure, one in gains.items():
+            one = one.dropna()
+            half = intervals.half_width(one.std(), len(one))
+            p = stats.ttest_1samp(one, 0).pvalue if len(one) > 1 else np.nan
+            ends = one.mean(), one.mean() - half, one.mean() + half
+            rows.append((arm, baseline, measure, one.tolist(), *ends, len(one), p))
     columns = ["arm", "baseline", "measure", "gains", "mean", "low", "high", "n", "p"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -128,6 +125,7 @@ def title(arm: str) -> str:
     return ARMS[arm][0] if arm in ARMS else style.method_name(arm)
 
 
+@style.shows()
 def figure(compared: pd.DataFrame, arms: Sequence[str] | None = None) -> Figure:
     """Differences of arms, a panel a measure: dots are training seeds, lines 95 % intervals.
 
@@ -137,28 +135,17 @@ def figure(compared: pd.DataFrame, arms: Sequence[str] | None = None) -> Figure:
         compared: As :func:`against_baselines` gives it.
         arms: Which ones, by default all that are there.
     """
-    shown = [arm for arm in arms or ARMS if arm in set(compared.arm)]
-    measures = [m for m in MEASURES if compared[compared.measure == m]["mean"].notna().any()]
-    fig, axes = style.figure(
-        2, -(-len(measures) // 2), height=2.0 + 0.56 * len(shown), sharey=True, squeeze=False
-    )
-    for ax, measure in zip(axes.flat, measures, strict=False):
-        for place, arm in enumerate(shown):
-            rows = compared[(compared.arm == arm) & (compared.measure == measure)]
-            for row in rows.itertuples():
-                sure = row.low > 0 or row.high < 0
-                colour = style.GREY if not sure else style.BLUE if row.mean > 0 else style.VERMILION
-                ax.hlines(place, row.low, row.high, color=colour, linewidth=2)
-                ax.plot(row.gains, [place] * row.n, "o", color=colour, markersize=3, alpha=0.6)
-                ax.plot(row.mean, place, "|", color=colour, markersize=11, markeredgewidth=2)
-        ax.axvline(0, color=style.BLACK, linewidth=0.8, zorder=0)
-        ax.set_title(MEASURES[measure][2], fontsize=9)
-    for ax in axes.flat[len(measures) :]:
-        ax.axis("off")
-    names = [f"{title(arm)} − {title(ARMS[arm][1])}" for arm in shown]
-    for ax in axes[:, 0]:
-        panels.name_rows(ax, names, fontsize=8)
-    fig.supxlabel("difference, percentage points", fontsize=9)
+    rows = compared[compared.arm.isin(arms or ARMS)].dropna(subset="mean")
+    colours = np.select([rows.low > 0, rows.high < 0], [style.BLUE, style.VERMILION], style.GREY)
+    look = {"marker": "|", "markersize": 11, "markeredgewidth": 2}
+    rows = rows.assign(
+        method="", look=[look | {"color": colour} for colour in colours], dots=rows.gains,
+        panel=[MEASURES[measure][2] for measure in rows.measure],
+        row=[f"{title(arm)} − {title(ARMS[arm][1])}" for arm in rows.arm],
+    )  # fmt: skip
+    text = "difference, percentage points"
+    fig = panels.intervals(rows, text, 0, panels.PLAIN, sharex=False, stacked=2)
+    fig.set_figheight(2.0 + 0.56 * rows.arm.nunique())
     return fig
 
 

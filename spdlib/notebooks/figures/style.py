@@ -70,11 +70,11 @@ def figure(
     return fig, fig.subplots(rows, columns, **subplots)
 
 
-def shows(nothing: str = "") -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
+def shows(instead: str = "") -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
     """Gives a function's figures its docstring's first sentence as their alt text.
 
     Args:
-        nothing: Drawn in words, if given, where the function's first argument is empty.
+        instead: Drawn in words, if given, where the function's first argument is empty.
     """
 
     def decorate(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -82,8 +82,8 @@ def shows(nothing: str = "") -> Callable[[Callable[P, Figure]], Callable[P, Figu
 
         @functools.wraps(draw)
         def drawn(*args: P.args, **more: P.kwargs) -> Figure:
-            empty = nothing and isinstance(args[0], Sized) and not len(args[0])
-            fig = in_place_of_a_figure(nothing) if empty else draw(*args, **more)
+            empty = instead and isinstance(args[0], Sized) and not len(args[0])
+            fig = nothing(instead) if empty else draw(*args, **more)
             fig.set_label(caption)
             return fig
 
@@ -92,7 +92,7 @@ def shows(nothing: str = "") -> Callable[[Callable[P, Figure]], Callable[P, Figu
     return decorate
 
 
-def in_place_of_a_figure(text: str, height: float = 1.2) -> Figure:
+def nothing(text: str, height: float = 1.2) -> Figure:
     """A small figure that says why there is nothing to draw."""
     fig, ax = figure(height=height)
     say(ax, text)

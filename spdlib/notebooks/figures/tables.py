@@ -45,13 +45,10 @@ def style_table(
         caption: Text above the table.
         uuid: Names the HTML, so that the same table is always the same HTML.
     """
-    methods = values.columns.unique(0)
-    best = values.T.groupby(level=1).transform("max").T.eq(values) & (len(methods) > 1)
-    gains = values * np.nan
-    for method, baseline in pairs.items():
-        if method in methods and baseline in methods:
-            for metric in values[method].columns.intersection(values[baseline].columns):
-                gains[method, metric] = (values[method, metric] - values[baseline, metric]).round(2)
+    several = len(values.columns.unique(0)) > 1
+    best = values.T.groupby(level=1).transform("max").T.eq(values) & several
+    theirs = [(pairs.get(method), metric) for method, metric in values]
+    gains = (values - values.reindex(columns=theirs).to_numpy()).round(2)
     cells = text.fillna("–") + _arrows(gains)
     styler = _captioned(cells.where(~best, "<b>" + cells + "</b>"), caption, uuid)
     styler.apply(lambda _: gains.map(_ground), axis=None)
@@ -71,17 +68,13 @@ def own(name: str, rows: pd.DataFrame) -> Styler:
     means = comparison.summary(comparison.with_means(rows))
     means = means[means.metric.isin([*paper.METRICS, "AU-PRO"])]
     index = ["dataset", *(["setting"] if means.setting.any() else []), "category"]
-    frames = [paper.layout(means, index, ["method", "metric"], s) for s in ("value", "text")]
-    values, text = (
-        frame.rename(columns=style.method_name, level=0).rename(index=style.readable)
-        for frame in frames
-    )
-    found = comparison.gains(rows)[["baseline", "method"]].map(style.method_name)
-    pairs = dict(zip(found.method, found.baseline, strict=True))
-    shown = style.readable(name)
-    return style_table(
-        values, text, pairs, f"Yours: {shown}, %", f"own{zlib.crc32(shown.encode())}"
-    )
+    named = means[index].map(style.readable).assign(method=means.method.map(style.method_name))
+    means, across = means.assign(**named), ["method", "metric"]
+    values, text = (paper.layout(means, index, across, show) for show in ("value", "text"))
+    found = comparison.gains(rows)[["method", "baseline"]].map(style.method_name)
+    shown, pairs = style.readable(name), dict(found.to_numpy().tolist())
+    uuid = f"own{zlib.crc32(shown.encode())}"
+    return style_table(values, text, pairs, f"Yours: {shown}, %", uuid)
 
 
 def gain_counts(counts: pd.DataFrame) -> Styler:

@@ -7,16 +7,12 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize, to_rgba
+from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from spdlib.notebooks.figures import panels, style
-from spdlib.notebooks.figures.panels import Picture
-from spdlib.notebooks.figures.style import shows, words
+from spdlib.notebooks.figures import padim, panels, style
 
 # Where an image goes: trained on (by class), tested on (by class, pale), left aside.
 GOES = {"train, normal": style.NORMAL, "train, anomalous": style.ANOMALY,
@@ -28,7 +24,7 @@ MARKED = {"found": style.GREEN, "marked in error": style.ORANGE, "missed": style
 TITLES = {"detection": "classifier: cross-entropy", "segmentation": "U-Net: focal loss"}
 
 
-@shows("no split to show")
+@style.shows("no split to show")
 def protocols(table: pd.DataFrame, splits: Mapping[str, pd.DataFrame]) -> Figure:
     """Use of each image: a thin line each, normal ones first, a row a protocol.
 
@@ -37,10 +33,9 @@ def protocols(table: pd.DataFrame, splits: Mapping[str, pd.DataFrame]) -> Figure
         splits: Tables of the same images by protocol; an image in none of the splits is aside.
     """
     if not splits:
-        return panels.nothing("no split to show")
-    goes = pd.DataFrame(
-        {name: table.path.map(split.set_index("path").split) for name, split in splits.items()}
-    )
+        return style.nothing("no split to show")
+    goes = {name: table.path.map(split.set_index("path").split) for name, split in splits.items()}
+    goes = pd.DataFrame(goes)
     # Within a class, images that more protocols train on come first: draws are nested.
     train, test = ((goes == name).sum(axis=1) for name in SPLITS)
     order = np.lexsort([test, -train, table.label])
@@ -59,7 +54,7 @@ def protocols(table: pd.DataFrame, splits: Mapping[str, pd.DataFrame]) -> Figure
     return fig
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def draw(images: Tensor, labels: Sequence[int], title: str) -> Figure:
     """The images of one draw: normal ones above, anomalous ones below.
 
@@ -69,12 +64,12 @@ def draw(images: Tensor, labels: Sequence[int], title: str) -> Figure:
         title: Title of the first row's first image, above all.
     """
     of_class = [images[np.asarray(labels) == value] for value in (0, 1)]
-    fig = panels.grid(zip(panels.CLASSES, map(list, of_class), strict=True), side=1.7)
-    fig.suptitle(words(title, int(12 * fig.get_figwidth()), 2), fontsize=10.5)
+    fig = panels.grid(list(zip(panels.CLASSES, of_class, strict=True)), side=1.7)
+    fig.suptitle(style.words(title, int(12 * fig.get_figwidth()), 2), fontsize=10.5)
     return fig
 
 
-@shows("no training to show")
+@style.shows("no training to show")
 def losses(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """The loss of each training, iteration by iteration, smoothed over five.
 
@@ -83,50 +78,46 @@ def losses(histories: Mapping[str, pd.DataFrame]) -> Figure:
             slash, task: ``"simsiam_spd/detection"``.
     """
     tasks = list(dict.fromkeys(name.rpartition("/")[2] for name in histories))
-    fig, axes = style.figure(1, len(tasks), 2.8, squeeze=False)
+    fig, axes = panels.side_by_side([TITLES[task] for task in tasks], 2.8)
     for name, history in histories.items():
         method, _, task = name.rpartition("/")
         look = style.method_style(method) | {"marker": "", "linewidth": 1.8}
-        ax = axes[0, tasks.index(task)]
+        ax = axes[tasks.index(task)]
         ax.plot(history.iteration, history.loss.rolling(5, min_periods=1).mean(), **look)
-        ax.set(xlabel="iteration", ylabel="training loss", title=TITLES[task], yscale="log")
+        ax.set(xlabel="iteration", ylabel="training loss", yscale="log")
         ax.legend()
     return fig
 
 
-@shows("no result to show")
-def shots(curves: pd.DataFrame, lines: pd.DataFrame, metric: str = "AU-PR") -> Figure:
-    """A result against the number of labelled images of each class, a panel a pretraining.
+@style.shows("no result to show")
+def shots(curves: pd.DataFrame, lines: pd.DataFrame) -> Figure:
+    """AU-PR against the number of labelled images of each class, a panel a pretraining.
 
     Args:
         curves: Columns ``method``, ``shots`` (a number, or "high-shot"), ``mean``, ``low``,
             ``high``.
         lines: The same of the one-class detector; all numbers of shots share its line.
-        metric: The metric shown.
     """
     methods = list(curves.method.unique())
     few = sorted({k for k in curves.shots if k != HIGH}) or [1]
     # Numbers stand on a logarithmic axis; the high-shot split, apart, at its right end.
     last = few[-1] * 3.2
-    fig, axes = style.figure(1, len(methods), 3.7, sharey=True, squeeze=False)
-    for ax, method in zip(axes[0], methods, strict=True):
+    reach = {False: (few[0] / 1.2, few[-1] * 1.2), True: (last / 1.35, last * 1.35)}
+    fig, axes = panels.side_by_side([*map(style.method_name, methods)], 3.7, sharey=True)
+    for ax, method in zip(axes, methods, strict=True):
         own, line = (table[table.method == method] for table in (curves, lines))
         look, black = style.method_style(method), {"color": style.BLACK}
         _band(ax, own[own.shots != HIGH].sort_values("shots"), look)
         _band(ax, own[own.shots == HIGH].assign(shots=last), look | {"marker": "D"})
-        for high, ends in (
-            (False, (few[0] / 1.2, few[-1] * 1.2)),
-            (True, (last / 1.35, last * 1.35)),
-        ):
+        for high, ends in reach.items():
             level = line[(line.shots == HIGH) == high].head(1)
             _band(ax, pd.concat([level, level]).assign(shots=ends[: 2 * len(level)]), black)
-        title = words(style.method_name(method), int(75 / len(methods)), 2)
-        ax.set(xscale="log", title=title, xlim=(few[0] / 1.5, last * 1.6))
+        ax.set(xscale="log", xlim=(few[0] / 1.5, last * 1.6))
         ax.set_xticks([*few, last], [*map(str, few), "high"])
         ax.set_xticks([], minor=True)
         ax.grid(axis="y", alpha=0.3)
-    axes[0, 0].yaxis.set_major_formatter(panels.PERCENT)
-    axes[0, 0].set_ylabel(f"{metric} on test images")
+    axes[0].yaxis.set_major_formatter(panels.PERCENT)
+    axes[0].set_ylabel("AU-PR on test images")
     kinds = {"two-class, few-shot": "o", "two-class, high-shot": "D"}
     keys = [panels.key(name, "-", color=style.GREY, marker=mark) for name, mark in kinds.items()]
     panels.legend(fig, [*keys, panels.key("PaDiM, one-class", "-", color=style.BLACK)])
@@ -145,25 +136,23 @@ def _band(ax: Axes, rows: pd.DataFrame, look: dict[str, Any]) -> None:
     ax.plot(x, rows["mean"], **look)
 
 
-@shows("nothing to compare")
-def differences(table: pd.DataFrame, baseline: str = "imagenet", metric: str = "AU-PR") -> Figure:
+@style.shows("nothing to compare")
+def differences(table: pd.DataFrame, baseline: str = "imagenet") -> Figure:
     """Paired differences to a baseline with their intervals, a panel a protocol.
 
     Args:
         table: Columns ``protocol``, ``method``, ``mean``, ``low``, ``high``.
         baseline: The pretraining that others are compared with.
-        metric: The metric shown.
     """
-    rows = table.rename(columns={"mean": "value", "protocol": "panel"})
-    rows = rows.assign(row=rows.method.map(style.method_name))
-    than = words(style.method_name(baseline))
-    label = f"{metric} less that of {than}, percentage points (bar: 95 %)"
+    than = style.words(style.method_name(baseline))
+    label = f"AU-PR less that of {than}, percentage points (bar: 95 %)"
+    rows = table.rename(columns={"protocol": "panel"})
     return panels.intervals(rows, label, mark=0, form=panels.POINTS)
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def masks(
-    images: Tensor, truth: Tensor, maps: Mapping[str, ArrayLike], titles: Sequence[str]
+    images: Tensor, truth: Tensor, maps: Mapping[str, panels.Array], titles: Sequence[str]
 ) -> Figure:
     """Images, their masks and the masks that models predict, a column an image.
 
@@ -173,20 +162,20 @@ def masks(
         maps: Probabilities (N, H, W) in [0, 1] by the name of the row.
         titles: Titles of the columns.
     """
-    scale = ScalarMappable(Normalize(0, 1), STEPS)
-    fig = panels.maps(images, truth, maps, titles, scale, "predicted (outlined: ground truth)")
+    text, scale = "predicted (outlined: ground truth)", panels.scale_of(0, 1, STEPS)
+    fig = padim.comparison(images, truth, maps, titles, text, scale)
     fig.axes[-1].xaxis.set_major_formatter(panels.PERCENT)
     return fig
 
 
-@shows("no images to show")
+@style.shows("no images to show")
 def mistakes(
-    images: Sequence[Tensor], labels: ArrayLike, scores: ArrayLike, threshold: float, count: int = 6
+    images: Tensor, labels: np.ndarray, scores: np.ndarray, threshold: float, count: int = 6
 ) -> Figure:
     """The images that a classifier gets most wrong: normal ones above, anomalies below.
 
     Args:
-        images: Returns the pixels (3, H, W) of the image with a number.
+        images: (N, 3, H, W) in [0, 1].
         labels: 0 and 1.
         scores: Scores, one an image.
         threshold: Least score of a flagged image; titles say on which side each is.
@@ -201,33 +190,29 @@ def mistakes(
             flagged = int(scores[i] >= threshold)
             title = f"{panels.VERDICTS[value][flagged]}\nlog odds {scores[i]:+.1f}"
             colour = style.VERMILION if flagged != value else style.BLACK
-            cells.append(Picture(images[int(i)], title=title, colour=colour))
+            cells.append(panels.Picture(images[int(i)], title=title, colour=colour))
         rows.append((name, cells))
     return panels.grid(rows, side=1.4)
 
 
-@shows()
-def overlay(image: Tensor, truth: ArrayLike, probability: ArrayLike, threshold: float) -> Figure:
+@style.shows()
+def overlay(image: Tensor, mask: Tensor, probability: np.ndarray, threshold: float) -> Figure:
     """One image, its predicted probabilities, and the mask that a threshold makes of them.
 
     Args:
         image: (3, H, W) in [0, 1].
-        truth: Its mask (H, W).
+        mask: Its ground truth (H, W).
         probability: (H, W), in [0, 1].
         threshold: Least probability of a pixel that is marked.
     """
-    truth, marked = np.asarray(truth, bool), np.asarray(probability) >= threshold
-    cells = [Picture(image, mask=truth), Picture(heat=probability, mask=truth), image]
+    truth, marked = np.asarray(mask, bool), probability >= threshold
+    cells = [panels.Picture(image, mask=truth), panels.Picture(heat=probability, mask=truth), image]
     fig = panels.grid([("", cells)], ("image and ground truth", "predicted", ""), side=2.9)
-    layer = np.zeros((*truth.shape, 4))
-    for where, colour in zip(
-        (marked & truth, marked & ~truth, truth & ~marked), MARKED.values(), strict=True
-    ):
-        layer[where] = to_rgba(colour, 0.8)
-    fig.axes[2].imshow(layer)
+    inks = np.array([to_rgba("none"), *(to_rgba(colour, 0.8) for colour in MARKED.values())])
+    fig.axes[2].imshow(inks[np.select([marked & truth, marked, truth], [1, 2, 3])])
     fig.axes[2].set_title(_verdict(truth, marked), fontsize=9)
-    handles = [Patch(color=colour, label=name) for name, colour in MARKED.items()]
-    panels.legend(fig, handles, "outside lower right")
+    keys = [Patch(color=colour, label=name) for name, colour in MARKED.items()]
+    panels.legend(fig, keys, "outside lower right")
     return fig
 
 
