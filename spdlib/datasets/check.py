@@ -16,7 +16,6 @@ from spdlib.progress import track
 
 SHOWN = 20  # problems in an error message
 LONG = 2000  # images from which on a progress bar is shown
-AT_ONCE = 64  # megapixels in memory
 MOST_MARKED = 0.5  # share of an image; more is rather a mask that is inverted
 FAINT = 3  # values that a lossy format leaves beside zero
 
@@ -50,7 +49,7 @@ def problems(table: pd.DataFrame) -> list[str]:
     >>> problems(elpv("mono").head(3))
     []
     """
-    with threads(table.path, AT_ONCE) as pool:
+    with threads(table.path) as pool:
         looks: Any = pool.map(_look, table.itertuples(index=False))
         if len(table) >= LONG:
             looks = track(looks, "checking samples", "images", len(table))

@@ -5,9 +5,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from PIL import Image
+
+Categories: TypeAlias = str | Sequence[str] | None  # names of categories; None: all
 
 LAYOUTS = """\
   VisA:      split_csv/ beside the objects, or 1cls/<object>/train/good/
@@ -96,9 +98,7 @@ def left_out(root: Path, paths: Collection[Path]) -> list[str]:
     return said
 
 
-def wanted(
-    categories: str | Sequence[str] | None, present: Iterable[str], place: str | Path
-) -> list[str]:
+def wanted(categories: Categories, present: Iterable[str], place: str | Path) -> list[str]:
     """The categories asked for, by default all that are there.
 
     Raises:

@@ -6,7 +6,7 @@ MVTec AD (Bergmann et al., CVPR 2019) and VisA as its authors' script re-arrange
 lie beside each other, each a folder. MVTec AD is CC BY-NC-SA 4.0; see ``data/README.md``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 
 from spdlib import paths
 from spdlib.datasets import files
-from spdlib.datasets.levels import with_levels
+from spdlib.datasets.files import Categories
 from spdlib.datasets.masks import Folder, match_masks
 from spdlib.datasets.samples import make_table, sample
 
@@ -25,10 +25,7 @@ Rows = list[dict[str, Any]]
 
 
 def folder(
-    root: str | Path,
-    categories: str | Sequence[str] | None = None,
-    test_fraction: float = 0.3,
-    seed: int = 0,
+    root: str | Path, categories: Categories = None, test_fraction: float = 0.3, seed: int = 0
 ) -> pd.DataFrame:
     """The samples of one's own folder, split for one-class training.
 
@@ -64,9 +61,7 @@ def folder(
     return _read(Path(root), categories, is_own, own_kind, split)
 
 
-def mvtec(
-    root: str | Path | None = None, categories: str | Sequence[str] | None = None
-) -> pd.DataFrame:
+def mvtec(root: str | Path | None = None, categories: Categories = None) -> pd.DataFrame:
     """The samples of an MVTec AD tree, or of any laid out so, split as it is laid out.
 
     Args:
@@ -129,7 +124,7 @@ def mvtec_kind(inner: Folder) -> Kind | None:
 
 def _read(
     root: Path,
-    categories: str | Sequence[str] | None,
+    categories: Categories,
     is_category: Callable[[Path], bool],
     kind_of: Callable[[Folder], Kind | None],
     split: Callable[[Path, Rows], Rows],
@@ -150,7 +145,7 @@ def _read(
         files.refuse(root, "is laid out in no known way")
     for name in files.wanted(categories, present, root):
         rows += split(present[name], _category(present[name], kind_of, notes))
-    return with_levels(make_table(rows, notes))
+    return make_table(rows, notes)
 
 
 def _category(root: Path, kind_of: Callable, notes: list[str]) -> Rows:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
-from spdlib.datasets.reading import Levels, read_image, read_mask
+from spdlib.datasets.reading import Levels, read_image, read_mask, with_levels
 
 COVERED = 0.3  # with 0.5 many slanting lines break up; with 0 patches grow by 4 %
 COLUMNS = ("path", "mask_path", "label", "category", "defect", "split")
@@ -126,4 +126,4 @@ def make_table(rows: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> pd.
     # As objects: a column of text would turn None into NaN.
     table["mask_path"] = pd.Series([row["mask_path"] for row in rows], dtype=object)
     table.attrs = {"notes": list(notes)}
-    return table
+    return with_levels(table)

@@ -6,7 +6,7 @@ each of the paper's protocols, which is followed to the letter. The authors' scr
 it into ``1cls/<object>/train/good`` and so on. VisA is CC BY 4.0.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -14,9 +14,8 @@ import pandas as pd
 
 from spdlib import paths
 from spdlib.datasets.download import fetch, is_unpacked, unpack
-from spdlib.datasets.files import folders, wanted
+from spdlib.datasets.files import Categories, folders, wanted
 from spdlib.datasets.layouts import is_mvtec, mvtec
-from spdlib.datasets.levels import with_levels
 from spdlib.datasets.samples import make_table, sample
 
 URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar"
@@ -28,9 +27,7 @@ COLUMNS = (*KNOWN, "object", "image", "mask")
 
 
 def visa(
-    root: str | Path | None = None,
-    categories: str | Sequence[str] | None = None,
-    protocol: str = "one_class",
+    root: str | Path | None = None, categories: Categories = None, protocol: str = "one_class"
 ) -> pd.DataFrame:
     """The samples of VisA, split as published.
 
@@ -165,23 +162,20 @@ def _split_file(root: Path, protocol: str) -> pd.DataFrame:
     return rows
 
 
-def _published(root: Path, categories, protocol: str) -> pd.DataFrame:
+def _published(root: Path, categories: Categories, protocol: str) -> pd.DataFrame:
     rows = _split_file(root, protocol)
     present = [name for name in rows.object.unique() if (root / name).is_dir()]
     if not present:
         raise FileNotFoundError(f"{root} holds split_csv, but none of the objects it lists")
     asked = wanted(categories, present, root)
-    notes = [root / name / "image_anno.csv" for name in asked]
-    tables = [
-        pd.read_csv(file, dtype=str, keep_default_na=False) for file in notes if file.exists()
-    ]
-    defects = {image: label for t in tables for image, label in zip(t.image, t.label, strict=True)}
+    defects: dict[str, str] = {}
+    for file in (root / name / "image_anno.csv" for name in asked):
+        if file.exists():
+            notes = pd.read_csv(file, dtype=str, keep_default_na=False)
+            defects |= dict(zip(notes.image, notes.label, strict=True))
     samples = []
     for row in rows[rows.object.isin(asked)].itertuples():
-        anomalous = row.label == "anomaly"
-        defect = defects.get(row.image, "anomaly") if anomalous else "good"
-        mask = root / row.mask if row.mask else None
-        samples.append(
-            sample(root / row.image, int(anomalous), row.object, defect, row.split, mask)
-        )
-    return with_levels(make_table(samples))
+        label, mask = int(row.label == "anomaly"), row.mask and root / row.mask
+        defect = defects.get(row.image, "anomaly") if label else "good"
+        samples.append(sample(root / row.image, label, row.object, defect, row.split, mask))
+    return make_table(samples)
