@@ -4,6 +4,7 @@ All start from an :class:`~spdlib.encoders.Encoder`, whose weights they copy.
 """
 
 import copy
+from typing import TypeAlias
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import sigmoid_focal_loss
 
+from spdlib import features
 from spdlib.encoders import Encoder
 from spdlib.twoclass.presets import TwoClass
 
@@ -113,6 +115,9 @@ class Segmenter(nn.Module):
         return focal_loss(self(batch["image"]), batch["mask"], settings.focal_gamma, alpha)
 
 
+Model: TypeAlias = Classifier | Segmenter
+
+
 def focal_loss(
     logits: Tensor, masks: Tensor, gamma: float = 2.0, alpha: float | None = 0.25
 ) -> Tensor:
@@ -134,16 +139,9 @@ def focal_loss(
     return sigmoid_focal_loss(logits, masks.to(logits.dtype), alpha, gamma, reduction="mean")
 
 
-@torch.inference_mode()
-def pooled_features(encoder: Encoder, images: Dataset, batch_size: int = 8) -> NDArray[np.float32]:
-    """The encoder's pooled features (N, D) of images, in their order.
-
-    On a CPU a few images at a time are up to twice as fast as many, whose activations outgrow
-    what malloc keeps.
-    """
-    device = next(encoder.parameters()).device
-    batches = DataLoader(images, batch_size)
-    return torch.cat([encoder(batch["image"].to(device)).cpu() for batch in batches]).numpy()
+def pooled_features(encoder: Encoder, images: Dataset) -> NDArray[np.float32]:
+    """The encoder's pooled features (N, D) of images, in their order."""
+    return features.pooled(encoder, DataLoader(images, 8)).numpy()
 
 
 def probe(
