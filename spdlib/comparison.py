@@ -83,8 +83,7 @@ def gains(prepared: pd.DataFrame) -> pd.DataFrame:
     """
     keys = [*CELL, *REPEAT, "metric"]
     measured = set(prepared.method)
-    ours = prepared[prepared.method.astype(str).map(baseline_of).notna()]
-    ours = ours.assign(baseline=[_baseline(method, measured) for method in ours.method])
+    ours = prepared.assign(baseline=[_baseline(method, measured) for method in prepared.method])
     ours = ours.astype({"baseline": prepared.method.dtype})  # also where there are none
     theirs = prepared.rename(columns={"method": "baseline"})
     pairs = ours.merge(theirs, on=[*keys, "baseline"], suffixes=("", "_without"))

@@ -118,9 +118,14 @@ def save(
     with paths.replacing(path) as temporary:
         text = json.dumps(content, indent=1, default=lambda number: number.item())  # NumPy's
         temporary.write_text(text, encoding="utf-8")
-    with paths.replacing(path.with_suffix(".csv")) as temporary:
-        table.to_csv(temporary, index=False, errors="backslashreplace")
+    write_csv(path.with_suffix(".csv"), table)
     return path
+
+
+def write_csv(path: Path, rows: pd.DataFrame) -> None:
+    """Writes a table, and what of its text is no UTF-8 as ``\\udcfc``."""
+    with paths.replacing(path) as temporary:
+        rows.to_csv(temporary, index=False, errors="backslashreplace")
 
 
 def read(folder: str | Path | None = None) -> pd.DataFrame:

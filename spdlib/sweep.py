@@ -248,7 +248,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
     """
     folder, parts, datasets = Path(folder), [], []
     rows = runs(folder)
-    _write_csv(folder / "runs.csv", rows)
+    results.write_csv(folder / "runs.csv", rows)
     done = rows[rows.state == "done"].sort_values("started")
     for run in sorted(done[done.code.isin(done.code.tail(1))].run):
         found, record = results.read(folder / run / "results"), read(folder / run)
@@ -261,7 +261,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
     none = pd.DataFrame(columns=[*results.COLUMNS, "run"])
     table = pd.concat(parts, ignore_index=True) if parts else none
     if len(table):
-        _write_csv(folder / "results.csv", table)
+        results.write_csv(folder / "results.csv", table)
         about = {"sweep": paths.show(folder.absolute()), "runs": len(parts)}
         save_as = f"sweep_{folder.name}"
         results.save(save_as, table.drop(columns="run"), about, _only(datasets))
@@ -439,11 +439,6 @@ def _only(datasets: Iterable[str | None]) -> str | None:
     """The one data set of several runs, if it is one."""
     different = set(datasets)
     return different.pop() if len(different) == 1 else None
-
-
-def _write_csv(path: Path, rows: pd.DataFrame) -> None:
-    with paths.replacing(path) as temporary:
-        rows.to_csv(temporary, index=False, errors="backslashreplace")
 
 
 def _report(rows: pd.DataFrame, where: Path) -> None:
