@@ -144,9 +144,7 @@ def pooled_features(encoder: Encoder, images: Dataset) -> NDArray[np.float32]:
     return features.pooled(encoder, DataLoader(images, 8)).numpy()
 
 
-def probe(
-    features: ArrayLike, labels: ArrayLike, others: ArrayLike, strength: float = PROBE_STRENGTH
-) -> NDArray[np.float64]:
+def probe(features: ArrayLike, labels: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
     """A linear probe: a head trained on features of an encoder that stays as it is.
 
     Features are brought to length 1, so that one strength suits all encoders; classes weigh
@@ -156,7 +154,6 @@ def probe(
         features: Features of the training images (N, D).
         labels: 0 and 1 (N,), of both classes.
         others: Features of the images to score (M, D).
-        strength: Inverse of the penalty on the weights' squares.
 
     Returns:
         Log odds (M,) of an anomaly.
@@ -167,6 +164,6 @@ def probe(
     labels = np.asarray(labels)
     if len(np.unique(labels)) < 2:
         raise ValueError("labels: a class is missing; two-class training needs both")
-    head = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
+    head = LogisticRegression(C=PROBE_STRENGTH, class_weight="balanced", max_iter=1000)
     head.fit(normalize(features), labels)
     return head.decision_function(normalize(others))
