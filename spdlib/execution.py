@@ -127,7 +127,7 @@ def declared(notebook: str | Path) -> dict[str, Parameter]:
         raise ValueError(f"{paths.show(notebook)}: its parameters are no Python: {error}") from None
     says_none = SAYS_NONE.findall(tagged[0])
     found = filter(None, (ASSIGNMENT.fullmatch(ast.unparse(one)) for one in statements))
-    return {one[1]: _parameter(*one.groups(""), one[1] in says_none) for one in found}
+    return {one[1]: _parameter(one, says_none) for one in found}
 
 
 def fit(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> Values:
@@ -317,8 +317,9 @@ def print_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _parameter(name: str, annotation: str, value: str, says_none: bool) -> Parameter:
+def _parameter(found: re.Match[str], says_none: list[str]) -> Parameter:
     """A parameter from the code of its annotation, if it has one, and of its default."""
+    name, annotation, value = found.groups("")
     words, default = re.findall(r"\w+", annotation), None
     with suppress(ValueError, SyntaxError):  # an expression: only the notebook knows its value
         default = ast.literal_eval(value)
@@ -331,8 +332,8 @@ def _parameter(name: str, annotation: str, value: str, says_none: bool) -> Param
         kind = str  # `list = None` says no more; names are the most common
     for _ in range(max(words.count("list"), is_list) if kind is not Any else 0):
         kind = GenericAlias(list, kind)
-    is_optional = is_list or says_none or value == "None" or {"None", "Optional"} & {*words}
-    return Parameter(name, kind, bool(is_optional), default)
+    is_none = name in says_none or value == "None" or not {"None", "Optional"}.isdisjoint(words)
+    return Parameter(name, kind, is_list or is_none, default)
 
 
 def _html(nb: NotebookNode, title: str) -> str:

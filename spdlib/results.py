@@ -141,7 +141,7 @@ def read(folder: str | Path | None = None) -> pd.DataFrame:
         ValueError: A JSON file there is not a file of results; names it.
     """
     folder = Path(folder or paths.results())
-    tables = [pd.DataFrame(columns=[*COLUMNS, "run"])]
+    rows: list[dict[str, Any]] = []
     for path in sorted(folder.rglob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -150,11 +150,8 @@ def read(folder: str | Path | None = None) -> pd.DataFrame:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"{paths.show(path)} was not written by spdlib.results.save")
         run = path.relative_to(folder).with_suffix("").as_posix()
-        tables.append(pd.DataFrame(content["rows"]).assign(run=run))
-    filled = [table for table in tables if len(table)]
-    if not filled:
-        return tables[0]
-    found = pd.concat(filled, ignore_index=True)
+        rows += [row | {"run": run} for row in content["rows"]]
+    found = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, "run"])
     numbers = ["draw", "value", "low", "high"]  # where all are None, pandas cannot know
     found[numbers] = found.reindex(columns=numbers).apply(pd.to_numeric)
     return found

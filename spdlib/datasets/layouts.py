@@ -15,8 +15,7 @@ import pandas as pd
 
 from spdlib import paths
 from spdlib.datasets import files
-from spdlib.datasets.files import Categories
-from spdlib.datasets.masks import Folder, match_masks
+from spdlib.datasets.files import Categories, Folder, match_masks
 from spdlib.datasets.samples import make_table, sample
 
 MASKS = -1  # in place of a label
@@ -129,7 +128,7 @@ def _read(
     root = root.expanduser().resolve()
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not there; data/README.md says what belongs there")
-    rows, notes, present = [], [], {root.name: root}
+    rows, notes, present = [], list[str](), {root.name: root}
     if not is_category(root):
         present = {path.name: path for path in files.folders(root) if is_category(path)}
         others = [
@@ -172,7 +171,7 @@ def _category(root: Path, kind_of: Callable, notes: list[str]) -> Rows:
         problems.append(
             f"{files.DOUBT}{root}: {len(unmatched)} masks fit no image, e.g. {unmatched[0]}"
         )
-    notes += problems + files.left_out(root, others)
+    notes += [*problems, *files.left_out(root, others)]
     masked = {str(image): str(mask) for image, mask in matched.items()}
     return [row | {"mask_path": masked.get(row["path"])} for row in rows]
 

@@ -199,11 +199,9 @@ def threads(paths: Iterable[str | Path], megapixels: float = 64) -> ThreadPoolEx
 
 
 def _pixels(path: str | Path) -> int:
-    try:
-        with opened(path) as image:
-            return image.width * image.height
-    except ValueError:
-        return 1
+    with suppress(ValueError), opened(path) as image:
+        return image.width * image.height
+    return 1
 
 
 def _turn(image: ImageFile.ImageFile) -> None:

@@ -8,7 +8,7 @@ than 8 bits there is a column ``levels``: the values that become black and white
 ``"bright"``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def sample(
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def make_table(rows: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> pd.DataFrame:
+def make_table(rows: Sequence[dict[str, Any]], notes: Iterable[str] = ()) -> pd.DataFrame:
     """A table of samples from one dict a sample, in the order given.
 
     Args:
