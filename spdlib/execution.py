@@ -131,7 +131,7 @@ def declared(notebook: str | Path) -> dict[str, Parameter]:
 
 
 def fit(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> Values:
-    """Given values, or their text, as a notebook's parameters.
+    """Given values, or their text, as a notebook's parameters, in the order it declares them.
 
     Raises:
         ValueError: A name is unknown or a value does not fit; one line each.
@@ -146,7 +146,7 @@ def fit(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> Values:
             problems.append(str(error))
     if problems:
         raise ValueError("\n  ".join(problems))
-    return values
+    return {name: values[name] for name in known if name in values}
 
 
 def parse(text: str, name: str, loader: type = yaml.BaseLoader) -> Any:

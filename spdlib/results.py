@@ -39,9 +39,7 @@ OPTIONAL = ("setting", "draw", "low", "high")
 
 
 def rows(
-    metrics: Metrics,
-    intervals: Mapping[str, tuple[float, float]] | None = None,
-    **columns: Any,
+    metrics: Metrics, intervals: Mapping[str, tuple[float, float]] | None = None, **columns: Any
 ) -> pd.DataFrame:
     """Rows of one set of scores, one a metric; AU-PRO only where there are regions.
 
@@ -50,16 +48,13 @@ def rows(
         intervals: Ends by metric, as :func:`spdlib.metrics.bootstrap` gives them.
         **columns: Content of the other columns, e.g. ``category="poly"``.
     """
-    intervals = intervals or {}
-    return pd.DataFrame(
-        [
-            columns
-            | {"metric": metric.title, "value": getattr(metrics, name)}
-            | dict(zip(("low", "high"), intervals.get(name, (None, None)), strict=True))
-            for name, metric in METRICS.items()
-            if getattr(metrics, name, None) is not None
-        ]
-    )
+    found = []
+    for name, metric in METRICS.items():
+        if (value := getattr(metrics, name, None)) is not None:
+            low, high = (intervals or {}).get(name, (None, None))
+            row = {"metric": metric.title, "value": value, "low": low, "high": high}
+            found.append(columns | row)
+    return pd.DataFrame(found)
 
 
 def table(rows: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:

@@ -162,8 +162,7 @@ def plan(notebook: str | Path, grid: Grid, folder: str | Path | None = None) -> 
     problems: dict[str, None] = {}  # each once, in order
     for given in expand(grid):
         try:
-            values = execution.fit(known, given)
-            found.append({n: values[n] for n in known if n in values})
+            found.append(execution.fit(known, given))
         except ValueError as error:
             problems |= dict.fromkeys(str(error).split("\n  "))
     if problems:
@@ -349,9 +348,8 @@ def _executor(on: Any, threads: int | None, memory: float) -> Iterator[tuple[Exe
     else:
         fitting = psutil.virtual_memory().available // memory if memory else on
         if min(on, fitting) < 1:
-            raise ValueError(
-                f"{on} processes of {memory / 1e9:.1f} GB of memory: {fitting:.0f} fit here"
-            )
+            wanted = f"{on} processes of {memory / 1e9:.1f} GB of memory"
+            raise ValueError(f"{wanted}: {fitting:.0f} fit here")
         at_once = int(min(on, fitting))
         with ThreadPoolExecutor(at_once) as pool:  # a thread waits for each kernel
             yield pool, threads or max(1, cores() // at_once)

@@ -70,10 +70,9 @@ def _look(row: Any) -> tuple[list[str], str | None, float, bool]:
         size, digest, beyond = _read(path, levels_of(row))
         if row.label and isinstance(row.mask_path, str | Path):
             path = row.mask_path
-            values, lossy = mask_values(path)
-            positive = values > (127 if lossy else 0)
-            marked = float(positive.mean())
-            found = [f"{path}: {text}" for text in _mask_problems(values, positive, lossy, size)]
+            mask = mask_values(path)
+            marked = float(mask[1].mean())
+            found = [f"{path}: {text}" for text in _mask_problems(*mask, size)]
     except ValueError as error:
         found = [str(error) if Path(path).is_file() else f"{path}: missing"]
     return found, digest, marked, beyond

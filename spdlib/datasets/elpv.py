@@ -51,9 +51,8 @@ def elpv(
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction: {test_fraction} is not between 0 and 1")
     folder = files("elpv_dataset") / "data"
-    cells = pd.read_csv(
-        str(folder / "labels.csv"), sep=r"\s+", names=["path", "probability", "category"]
-    )
+    columns = ["path", "probability", "category"]
+    cells = pd.read_csv(str(folder / "labels.csv"), sep=r"\s+", names=columns)
     thirds = (cells.probability * 3).round().astype(int)
     cells["path"] = [str(folder / path) for path in cells.path]
     cells["mask_path"] = None

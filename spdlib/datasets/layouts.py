@@ -131,9 +131,7 @@ def _read(
     rows, notes, present = [], list[str](), {root.name: root}
     if not is_category(root):
         present = {path.name: path for path in files.folders(root) if is_category(path)}
-        others = [
-            path for path in files.walk(root) if path.relative_to(root).parts[0] not in present
-        ]
+        others = [p for p in files.walk(root) if p.relative_to(root).parts[0] not in present]
         files.refuse_odd(filter(files.is_image, others), root)
         notes += files.left_out(root, others)
     if not present:
@@ -168,9 +166,8 @@ def _category(root: Path, kind_of: Callable, notes: list[str]) -> Rows:
             "An image dent/7.jpg has the mask dent/7.png, 7_mask.png, mask_7.png or 7.jpg.png"
         )
     if unmatched:
-        problems.append(
-            f"{files.DOUBT}{root}: {len(unmatched)} masks fit no image, e.g. {unmatched[0]}"
-        )
+        text = f"{len(unmatched)} masks fit no image, e.g. {unmatched[0]}"
+        problems.append(f"{files.DOUBT}{root}: {text}")
     notes += [*problems, *files.left_out(root, others)]
     masked = {str(image): str(mask) for image, mask in matched.items()}
     return [row | {"mask_path": masked.get(row["path"])} for row in rows]

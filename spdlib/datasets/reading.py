@@ -90,18 +90,19 @@ def read_mask(path: str | Path) -> torch.Tensor:
     Raises:
         ValueError: It is missing or does not decode; the message names the file.
     """
-    values, lossy = mask_values(path)
-    return torch.from_numpy(values > (127 if lossy else 0))
+    return torch.from_numpy(mask_values(path)[1])
 
 
-def mask_values(path: str | Path) -> tuple[NDArray[Any], bool]:
-    """A mask's values (H, W), the largest of its channels, and whether its format is lossy."""
+def mask_values(path: str | Path) -> tuple[NDArray[Any], NDArray[np.bool_], bool]:
+    """A mask's values (H, W), where they count as marked, and whether its format is lossy.
+
+    Of several channels the largest value counts.
+    """
     with opened(path, "mask") as image:
-        lossy = image.format in LOSSY
-        shown = decode(image).max(2)
+        lossy, shown = image.format in LOSSY, decode(image).max(2)
         if image.mode == "P" and not (shown.any() and (shown == 0).any()):
-            return np.array(image), lossy
-        return shown, lossy
+            shown = np.array(image)
+    return shown, shown > (127 if lossy else 0), lossy
 
 
 def decode(image: ImageFile.ImageFile) -> NDArray[Any]:

@@ -54,10 +54,8 @@ def tree(root: str | Path, seed: int = 0, categories: Categories = None) -> pd.D
         need(root, len(images), 2, "at least two")
         order = np.random.default_rng(seed).permutation(len(images))
         held_out = {images[i] for i in order[: round(SHARE * len(images)) or 1]}
-    rows = [
-        sample(path, 0, path.parent.name, "good", "test" if path in held_out else "train")
-        for path in images
-    ]
+    split = {path: "test" if path in held_out else "train" for path in images}
+    rows = [sample(path, 0, path.parent.name, "good", split[path]) for path in images]
     return make_table(rows, files.left_out(root, [path for path in found if path not in top]))
 
 

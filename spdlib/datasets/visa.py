@@ -57,9 +57,8 @@ def visa(
     arranged = root if root.name == name else root / name
     if arranged.is_dir():
         return mvtec(arranged, categories)
-    raise FileNotFoundError(
-        f"{root} holds neither split_csv nor {name}; VisA's archive brings split_csv"
-    )
+    lacking = f"neither split_csv nor {name}; VisA's archive brings split_csv"
+    raise FileNotFoundError(f"{root} holds {lacking}")
 
 
 def layout(root: Path) -> str | None:

@@ -97,9 +97,8 @@ def _count(rows: pd.DataFrame) -> Counts:
 def _rows(found: Metrics, spread: dict | None, category: str, task: str) -> pd.DataFrame:
     rows = results.rows(found, spread, category=category, task=task)
     best = rows.metric == METRICS["max_f1"].title
-    return rows.astype({"low": float, "high": float}).assign(
-        threshold=best.map({True: found.threshold})
-    )
+    rows["threshold"] = best.map({True: found.threshold})
+    return rows.astype({"low": float, "high": float})
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -78,10 +78,7 @@ def region_shares(masks: Array) -> Array | None:
 
 
 def _count_split(
-    positives: Array,
-    negatives: Callable[[int], Iterable[Array]],
-    name: str,
-    shares: Array | None = None,
+    positives: Array, negatives: Callable[[int], Iterable[Array]], name: str, shares: Array | None
 ) -> Counts:
     thresholds, place, counts = np.unique(positives, return_inverse=True, return_counts=True)
     below = np.zeros(len(thresholds), np.int64)

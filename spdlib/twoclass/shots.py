@@ -26,6 +26,7 @@ from spdlib.twoclass.presets import TwoClass
 
 Case = tuple[int | None, int]  # shots, None for the high-shot split, and number of the draw
 Splits: TypeAlias = Mapping[Case, pd.DataFrame]  # a table's split for each
+Found: TypeAlias = Mapping[Case, Predictions]  # and what is predicted on its test images
 GROUP = ("dataset", "category", "protocol", "task", "downstream_model", "encoder", "metric")
 
 
@@ -47,10 +48,7 @@ def possible(table: pd.DataFrame, shots: Sequence[int]) -> list[int]:
 
 def draw(table: pd.DataFrame, cases: Iterable[Case]) -> dict[Case, pd.DataFrame]:
     """A table split for each case, by :mod:`spdlib.datasets.protocols`."""
-    return {
-        (k, number): high_shot(table) if k is None else few_shot(table, k, seed=number)
-        for k, number in cases
-    }
+    return {(k, n): high_shot(table) if k is None else few_shot(table, k, n) for k, n in cases}
 
 
 def probes(features: ArrayLike, images: Images, splits: Splits) -> dict[Case, Predictions]:
@@ -139,12 +137,7 @@ def of_images(found: Predictions, split: pd.DataFrame, table: pd.DataFrame) -> P
 
 
 def measure(
-    found: Mapping[Case, Predictions],
-    task: str,
-    repeats: int = 0,
-    prefix: str = "",
-    seed: int = 0,
-    **columns: Any,
+    found: Found, task: str, repeats: int = 0, prefix: str = "", seed: int = 0, **columns: Any
 ) -> pd.DataFrame:
     """All metrics of a detector, case by case, as rows of results.
 
@@ -191,10 +184,8 @@ def curve(rows: pd.DataFrame, metric: str = "AU-PR") -> pd.DataFrame:
     rows["shots"] = [n if n == "high-shot" else int(n.removesuffix("-shot")) for n in names]
     by = ["method", "shots"]
     found = intervals.of_means(rows, by)
-    own = rows.groupby(by, sort=False)[["low", "high"]].first().reset_index()
-    for end in ("low", "high"):
-        found[end] = found[end].fillna(own[end].astype(float))
-    return found
+    ends = rows.astype({"low": float, "high": float}).groupby(by, sort=False)[["low", "high"]]
+    return found.fillna(ends.first().reset_index()[["low", "high"]])
 
 
 def differences(table: pd.DataFrame, baseline: str = "imagenet") -> pd.DataFrame:
@@ -226,7 +217,7 @@ def differences(table: pd.DataFrame, baseline: str = "imagenet") -> pd.DataFrame
 
 def gaps(
     rows: pd.DataFrame,
-    found: Mapping[str, Mapping[Case, Predictions]],
+    found: Mapping[str, Found],
     pairs: Iterable[tuple[str, str]],
     shown: Sequence[int],
     repeats: int = 1000,
