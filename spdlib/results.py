@@ -2,7 +2,21 @@
 
 Each run of a notebook writes ``runs/results/NAME.json`` (rows, and how they were made) and a
 CSV copy of the rows; :func:`read` gathers the rows of all of them. The columns line up with
-those of :func:`spdlib.paper.tidy`, so that the paper's tables and one's own stand side by side.
+those of :func:`spdlib.paper.tidy`, so that the paper's tables and one's own stand side by side:
+
+    dataset           elpv, elpv_painted, visa, mvtec ... or a folder's name
+    category          the object, e.g. poly or pcb1
+    protocol          1-class, 2-class high-shot, 2-class 5-shot ..., as in the paper
+    task              detection (images) or segmentation (pixels)
+    downstream_model  PaDiM, binary classifier or U-Net, as in the paper
+    encoder           architecture, e.g. efficientnet_lite0
+    method            pretraining: imagenet, simsiam, simsiam_spd, supervised_spd ...
+    setting           sweep parameters unlike the notebook's defaults, e.g. size=96; or none
+    seed              of the run
+    draw              number of the few-shot draw; none elsewhere
+    metric            AU-PR (linear), AU-ROC, AP (average precision, steps), max F1 or AU-PRO
+    value             in [0, 1]
+    low, high         ends of the 95 % bootstrap interval, if there is one
 """
 
 import json
@@ -18,23 +32,8 @@ from spdlib.metrics.measures import METRICS, Metrics
 
 FORMAT = "spdlib.results.v1"
 
-COLUMNS = {
-    "dataset": "elpv, elpv_painted, visa, mvtec ... or a folder's name",
-    "category": "the object, e.g. poly or pcb1",
-    "protocol": "1-class, 2-class high-shot, 2-class 5-shot, 2-class 10-shot ..., as in the paper",
-    "task": "detection (images) or segmentation (pixels)",
-    "downstream_model": "PaDiM, binary classifier or U-Net, as in the paper",
-    "encoder": "architecture, e.g. efficientnet_lite0",
-    "method": "pretraining: imagenet, simsiam, simsiam_spd, supervised_spd ...",
-    "setting": "sweep parameters that differ from the notebook's defaults, e.g. size=96; or none",
-    "seed": "of the run",
-    "draw": "number of the few-shot draw; none elsewhere",
-    "metric": "AU-PR (linear), AU-ROC, AP (average precision, steps), max F1 or AU-PRO",
-    "value": "in [0, 1]",
-    "low": "lower end of the 95 % bootstrap interval, if there is one",
-    "high": "upper end",
-}
-
+CELL = ("dataset", "category", "protocol", "task", "downstream_model", "encoder")
+COLUMNS = (*CELL, "method", "setting", "seed", "draw", "metric", "value", "low", "high")
 OPTIONAL = ("setting", "draw", "low", "high")
 
 

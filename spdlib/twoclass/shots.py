@@ -27,7 +27,7 @@ from spdlib.twoclass.presets import TwoClass
 Case = tuple[int | None, int]  # shots, None for the high-shot split, and number of the draw
 Splits: TypeAlias = Mapping[Case, pd.DataFrame]  # a table's split for each
 Found: TypeAlias = Mapping[Case, Predictions]  # and what is predicted on its test images
-GROUP = ("dataset", "category", "protocol", "task", "downstream_model", "encoder", "metric")
+GROUP = (*results.CELL, "metric")
 
 
 def protocol_name(k: int | None) -> str:
