@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spdlib.datasets.samples import SampleImages
+from spdlib.datasets.samples import SampleImages, item
 from spdlib.progress import track
 
 MEMORY = 2e9  # bytes of images and masks that are held, at most
@@ -158,8 +158,8 @@ class Images(SampleImages):
         if isinstance(index, list):
             return self._batch(index)
         image, mask = self.read(index)
-        label = 0 if self.table is None else int(self.table.label.iloc[index])
-        return {"image": image.float() / 255, "mask": mask, "label": label, "index": index}
+        label = 0 if self.table is None else self.table.label.iloc[index]
+        return item(image, mask, label, index)
 
     def _batch(self, numbers: Sequence[int]) -> dict[str, Tensor]:
         if self._held:

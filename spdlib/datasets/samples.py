@@ -66,12 +66,12 @@ class SampleImages(Dataset):
             mask = F.center_crop(mask, [self.size, self.size])
         image = read_image(row.path, levels_of(row), self.resize)
         image = F.resize(image, [self.resize, self.resize], antialias=True)
-        return {
-            "image": F.center_crop(image, [self.size, self.size]).float() / 255,
-            "mask": mask,
-            "label": int(row.label),
-            "index": index,
-        }
+        return item(F.center_crop(image, [self.size, self.size]), mask, row.label, index)
+
+
+def item(image: torch.Tensor, mask: torch.Tensor, label: int, index: int) -> dict[str, Any]:
+    """What a data set of images gives for one, from its bytes; see :class:`SampleImages`."""
+    return {"image": image.float() / 255, "mask": mask, "label": int(label), "index": index}
 
 
 def loader(
