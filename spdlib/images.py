@@ -112,8 +112,8 @@ class Images(SampleImages):
         """
         if self._held:
             return self._held[0][number], self._held[1][number]
-        item = super().__getitem__(number)
-        return (item["image"] * 255).round().byte(), item["mask"]
+        read = super().__getitem__(number)
+        return (read["image"] * 255).round().byte(), read["mask"]
 
     def path(self, number: int) -> str:
         """Path of an image; of one in a tensor, its number in words."""
