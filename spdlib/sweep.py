@@ -284,10 +284,8 @@ def run_one(run: Run, threads: int, data: str, directory: str) -> Values:
     """
     host, since = socket.gethostname(), time.monotonic()
     if not run.folder.is_dir():
-        raise FileNotFoundError(
-            f"{host} does not see {run.folder}: workers need the same files at the same paths as "
-            "the machine that starts the sweep"
-        )
+        needed = "the same files at the same paths as the machine that starts the sweep"
+        raise FileNotFoundError(f"{host} does not see {run.folder}: workers need {needed}")
     started = datetime.now().astimezone().isoformat(timespec="seconds")
     record = run.record | {"state": "running", "host": host, "threads": threads, "started": started}
     write(run.folder, record)
@@ -361,10 +359,9 @@ def _dask(client: Any, threads: int | None, memory: float) -> tuple[Executor, in
     shares = rooms.cores // rooms.groupby("host").slots.transform("sum")
     fitting = rooms.index[rooms.slots * memory <= rooms.memory].tolist()
     if not fitting:
-        raise ValueError(
-            f"memory: no worker has {memory / 1e9:.1f} GB for each of its slots; start workers "
-            "with --nthreads 1 and a --memory-limit above that"
-        )
+        needed = f"{memory / 1e9:.1f} GB for each of its slots"
+        hint = "start workers with --nthreads 1 and a --memory-limit above that"
+        raise ValueError(f"memory: no worker has {needed}; {hint}")
     only = {"workers": fitting} if memory else {}
     return client.get_executor(pure=False, **only), threads or max(1, int(shares.min()))
 

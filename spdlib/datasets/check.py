@@ -81,10 +81,8 @@ def _look(row: Any) -> tuple[list[str], str | None, float, bool]:
 def _mask_problems(values, marked, lossy: bool, size: tuple[int, int]) -> Iterator[str]:
     height, width = marked.shape
     if (height, width) != size:
-        yield (
-            f"the mask has {width} x {height} pixels, its image {size[1]} x {size[0]} "
-            "(both as their EXIF orientation shows them)"
-        )
+        sizes = f"{width} x {height} pixels, its image {size[1]} x {size[0]}"
+        yield f"the mask has {sizes} (both as their EXIF orientation shows them)"
     if not marked.any():
         yield "the mask has no anomalous pixel"
     if marked.all():

@@ -114,10 +114,9 @@ def wanted(categories: Categories, present: Iterable[str], place: str | Path) ->
     asked = [categories] if isinstance(categories, str) else list(categories)
     unknown = [name for name in asked if name not in present]
     if unknown or not asked:
-        raise ValueError(
-            f"categories: {', '.join(unknown) or 'none'} not among those of {place}: "
-            f"{', '.join(present[:20])}{' ...' if len(present) > 20 else ''}"
-        )
+        said, more = ", ".join(unknown) or "none", " ..." if len(present) > 20 else ""
+        there = f"those of {place}: {', '.join(present[:20])}{more}"
+        raise ValueError(f"categories: {said} not among {there}")
     return list(dict.fromkeys(asked))
 
 

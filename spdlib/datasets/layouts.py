@@ -161,10 +161,9 @@ def _category(root: Path, kind_of: Callable, notes: list[str]) -> Rows:
     matched, problems, unmatched = match_masks(anomalies, masks, normal)
     files.refuse_masks_beside({**normal, **anomalies}.keys() - matched.keys())
     if masks and anomalies and len(unmatched) == len(masks):
-        raise ValueError(
-            f"{root}: none of its {len(masks)} masks fits an image, e.g. {unmatched[0]}. "
-            "An image dent/7.jpg has the mask dent/7.png, 7_mask.png, mask_7.png or 7.jpg.png"
-        )
+        text = f"none of its {len(masks)} masks fits an image, e.g. {unmatched[0]}"
+        hint = "An image dent/7.jpg has the mask dent/7.png, 7_mask.png, mask_7.png or 7.jpg.png"
+        raise ValueError(f"{root}: {text}. {hint}")
     if unmatched:
         text = f"{len(unmatched)} masks fit no image, e.g. {unmatched[0]}"
         problems.append(f"{files.DOUBT}{root}: {text}")

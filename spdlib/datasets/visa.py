@@ -95,10 +95,8 @@ def download_visa(root: str | Path | None = None, url: str = URL, sha256: str = 
     if is_unpacked(root, sha256):
         return root
     if root.exists() and any(root.iterdir()):
-        raise FileExistsError(
-            f"{root} holds files that are not, or not all, of {url}. If it is VisA, visa() reads "
-            "it as it is; otherwise remove it or name another folder"
-        )
+        hint = "If it is VisA, visa() reads it as it is; otherwise remove it or name another folder"
+        raise FileExistsError(f"{root} holds files that are not, or not all, of {url}. {hint}")
     archive = fetch(url, root.parent / url.rsplit("/", 1)[-1], sha256)
     unpack(archive, root, sha256)
     archive.unlink()
@@ -132,10 +130,8 @@ def official_splits(images: Iterable[str | Path], protocol: str) -> list[str | N
         if arranged.name in SPLIT_FILES.values() and side.name in KNOWN["split"]:
             if arranged.name == SPLIT_FILES[protocol]:
                 return side.name
-            raise ValueError(
-                f"{image} is arranged for {arranged.name}; {protocol} needs the folder "
-                f"{SPLIT_FILES[protocol]} or the published layout with split_csv"
-            )
+            needed = f"the folder {SPLIT_FILES[protocol]} or the published layout with split_csv"
+            raise ValueError(f"{image} is arranged for {arranged.name}; {protocol} needs {needed}")
         # <object>/Data/Images/Normal/000.JPG
         if kind.name != "Data" or not (known := splits(root)):
             return None

@@ -102,10 +102,8 @@ def _rows(found: Metrics, spread: dict | None, category: str, task: str) -> pd.D
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m spdlib.metrics",
-        description="Exact AU-ROC, AU-PR, AU-PRO and max F1 of anomaly maps, of any model.",
-    )
+    about = "Exact AU-ROC, AU-PR, AU-PRO and max F1 of anomaly maps, of any model."
+    parser = argparse.ArgumentParser(prog="python -m spdlib.metrics", description=about)
     add = parser.add_argument
     add("maps", help="folder of maps: .tiff, .npy or .png, laid out as the masks are")
     add("masks", help="folder of masks, or the data set's: MVTec AD, VisA, masks/, or flat")

@@ -139,10 +139,8 @@ def _binary(labels: Array, name: str) -> Array:
     strange = ~ones & (labels != 0)
     if strange.any():
         some = ", ".join(dict.fromkeys(str(value) for value in labels[strange][:1000]))
-        raise ValueError(
-            f"{name}: expected 0 and 1, found {some[:40]} ...; for class ids or 0 and 255, "
-            f"pass {name} > 0"
-        )
+        hint = f"for class ids or 0 and 255, pass {name} > 0"
+        raise ValueError(f"{name}: expected 0 and 1, found {some[:40]} ...; {hint}")
     return ones
 
 

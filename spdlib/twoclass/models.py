@@ -85,13 +85,10 @@ class Segmenter(nn.Module):
 
     def __init__(self, encoder: Encoder, decoder_width: int = 256, seed: int = 0):
         super().__init__()
+        name, widths = encoder.architecture.unet, [max(decoder_width >> n, 16) for n in range(5)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.unet = smp.Unet(
-                encoder.architecture.unet,
-                encoder_weights=None,
-                decoder_channels=[max(decoder_width >> block, 16) for block in range(5)],
-            )
+            self.unet = smp.Unet(name, encoder_weights=None, decoder_channels=widths)
         network = self.unet.encoder.model
         # The same names on both sides, but timm joins some by underscores.
         given = {n.replace(".", "_"): value for n, value in encoder.network.state_dict().items()}
