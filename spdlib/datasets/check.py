@@ -115,10 +115,9 @@ def _maskless(table: pd.DataFrame) -> Iterator[str]:
     masked = anomalies.mask_path.notna()
     has = masked.groupby(anomalies.category).any()
     for category in has[~has].index if has.any() else []:
-        yield (
-            f"{category}: it has no masks, though {has[has].index[0]} has; one would be measured "
-            "on images only, the other on pixels too: load them one by one, or add masks"
-        )
+        why = "one would be measured on images only, the other on pixels too"
+        text = f"it has no masks, though {has[has].index[0]} has; {why}"
+        yield f"{category}: {text}: load them one by one, or add masks"
     for (category, defect), rows in anomalies.groupby(["category", "defect"]):
         if masked[rows.index].any():
             for path in rows.path[~masked[rows.index]]:
