@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from spdlib import intervals, paths
+from spdlib import intervals, paths, results
 from spdlib.methods import baseline_of
 
-CELL = ["dataset", "category", "protocol", "task", "downstream_model", "encoder", "setting"]
+CELL = [*results.CELL, "setting"]
 REPEAT = ["seed", "draw"]
 KEYS = [*CELL, *REPEAT, "method", "metric"]
 
@@ -78,25 +78,20 @@ def gains(prepared: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns ``dataset`` ... ``setting``, ``metric``, ``baseline``, ``method``, ``gain`` in
-        percentage points, ``n`` (pairs), ``low``, ``high`` and ``p`` (Student's, from two pairs
-        on), and ``up``, ``down`` (pairs with a gain above and below 0).
+        percentage points, ``n`` (pairs), ``low``, ``high`` and ``p``: Student's, from two pairs on.
     """
     keys = [*CELL, *REPEAT, "metric"]
     measured = set(prepared.method)
-    ours = prepared[prepared.method.astype(str).map(baseline_of).notna()]
-    ours = ours.assign(baseline=[_baseline(method, measured) for method in ours.method])
+    ours = prepared.assign(baseline=[_baseline(method, measured) for method in prepared.method])
     ours = ours.astype({"baseline": prepared.method.dtype})  # also where there are none
     theirs = prepared.rename(columns={"method": "baseline"})
     pairs = ours.merge(theirs, on=[*keys, "baseline"], suffixes=("", "_without"))
     pairs["gain"] = pairs.value - pairs.value_without
-    pairs = pairs.assign(up=pairs.gain > 0, down=pairs.gain < 0)
     by = [*CELL, "metric", "baseline", "method"]
     found = intervals.of_means(pairs, by, "gain").rename(columns={"mean": "gain"})
-    signs = pairs.groupby(by, sort=False, dropna=False)[["up", "down"]].sum().reset_index()
     error = found["std"] / found.n**0.5
     found["p"] = 2 * stats.t.sf((found.gain / error).abs().astype(float), found.n - 1)
-    columns = ["gain", "n", "up", "down", "low", "high", "p"]
-    return found.assign(up=signs.up, down=signs.down)[[*by, *columns]]
+    return found[[*by, "gain", "n", "low", "high", "p"]]
 
 
 def sentences(gains: pd.DataFrame, metric: str = "AU-PR") -> list[str]:

@@ -12,16 +12,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from spdlib.datasets.samples import SampleImages
+from spdlib.datasets.samples import SampleImages, item
 from spdlib.progress import track
 
 MEMORY = 2e9  # bytes of images and masks that are held, at most
 DIGESTED = 10_000  # files whose bytes are read, at most, to tell one set of images from another
 
 
-class Images(Dataset):
+class Images(SampleImages):
     """Images with their masks, resized to a square; nothing is cut off unless asked for.
 
     Args:
@@ -66,8 +65,7 @@ class Images(Dataset):
             none = torch.zeros(len(images), 1, 1, dtype=torch.bool).expand_as(images[:, 0])
             self.size, self._held = images.shape[-1], (images, none)
             return
-        self._samples = SampleImages(images, size, None if crop else size)
-        self.table, self.size = self._samples.table, size
+        super().__init__(images, size, None if crop else size)
         if 4 * size**2 * len(images) <= memory:
             self._hold(workers, skip)
 
@@ -114,8 +112,8 @@ class Images(Dataset):
         """
         if self._held:
             return self._held[0][number], self._held[1][number]
-        item = self._samples[number]
-        return (item["image"] * 255).round().byte(), item["mask"]
+        read = super().__getitem__(number)
+        return (read["image"] * 255).round().byte(), read["mask"]
 
     def path(self, number: int) -> str:
         """Path of an image; of one in a tensor, its number in words."""
@@ -131,14 +129,11 @@ class Images(Dataset):
         part.table = table.reset_index(drop=True)
         if self._held:
             part._held = self._held[0][rows], self._held[1][rows]
-        else:
-            part._samples = SampleImages(table, self.size, self._samples.resize)
         return part
 
     def rows(self, table: pd.DataFrame) -> NDArray[np.int64]:
         """The numbers of another table's images among these. Errors as for :meth:`of`."""
-        numbers = pd.Series(range(len(self.table)), index=self.table.path)
-        return numbers.loc[list(table.path)].to_numpy(copy=True)
+        return numbers_of(table, self.table)
 
     def digest(self) -> str:
         """SHA-256 of what the images hold: their pixels, or the bytes of their files.
@@ -163,8 +158,8 @@ class Images(Dataset):
         if isinstance(index, list):
             return self._batch(index)
         image, mask = self.read(index)
-        label = 0 if self.table is None else int(self.table.label.iloc[index])
-        return {"image": image.float() / 255, "mask": mask, "label": label, "index": index}
+        label = 0 if self.table is None else self.table.label.iloc[index]
+        return item(image, mask, label, index)
 
     def _batch(self, numbers: Sequence[int]) -> dict[str, Tensor]:
         if self._held:
@@ -196,6 +191,11 @@ class Images(Dataset):
         if self._held:
             return self._held[part]
         return torch.stack([self.read(number)[part] for number in range(len(self))])
+
+
+def numbers_of(table: pd.DataFrame, among: pd.DataFrame) -> NDArray[np.int64]:
+    """The numbers of a table's images among those of another. Errors as for :meth:`Images.of`."""
+    return pd.Series(range(len(among)), among.path).loc[list(table.path)].to_numpy(copy=True)
 
 
 def decode(table: pd.DataFrame, size: int, skip: bool = False) -> Tensor:

@@ -107,13 +107,11 @@ def column_means() -> pd.DataFrame:
     """
     key = ["table", "pretraining", "metric"]
     rows = _read()
-    printed = rows[rows.subset == "Mean"].set_index(key)
     columns = rows.groupby(key, sort=False)
-    values = rows[rows.subset != "Mean"].groupby(key, sort=False)
-    found = pd.DataFrame({"printed": printed.value, "computed": values.value.mean()})
-    found = found.reindex(values.value.mean().index)
+    printed = rows.subset.eq("Mean").map({True: "printed", False: "computed"})
+    found = rows.pivot_table("value", key, printed, sort=False)[["printed", "computed"]]
     found["difference"] = found.computed - found.printed
-    decimals = printed.value.map(lambda value: len(f"{value}".partition(".")[2]))
+    decimals = found.printed.map(lambda value: len(f"{value}".partition(".")[2]))
     found["bound"] = 0.05 + 0.5 * 10.0**-decimals
     found["inferred"] = columns.status.agg(lambda status: status.str.startswith("digit").sum())
     found["suspect"] = columns.suspect.any()
@@ -145,25 +143,23 @@ def gains(number: int | None = None) -> pd.DataFrame:
     return _with_text(found, "gain", "{:+.1f}")
 
 
-def sign_counts(
-    gains: pd.DataFrame, by: Sequence[str] = ("table", "protocol", "task", "baseline", "metric")
-) -> pd.DataFrame:
+def sign_counts(gains: pd.DataFrame) -> pd.DataFrame:
     """Numbers of positive, negative and nil gains, and their mean.
 
     Args:
         gains: Table of :func:`gains`.
-        by: Columns to count within.
 
     Returns:
-        Columns of ``by``, then ``up``, ``down``, ``level``, ``suspect`` (how many of these
-        rest on a suspect value) and ``mean`` in percentage points.
+        Columns ``table``, ``protocol``, ``task``, ``baseline``, ``metric``, then ``up``, ``down``,
+        ``level``, ``suspect`` (how many of these rest on a suspect value) and ``mean`` in
+        percentage points.
 
     >>> counts = sign_counts(gains(7))
     >>> counts[["baseline", "metric", "up", "down", "level"]].values.tolist()[0]
     ['SimSiam', 'AU-PR', 10, 1, 1]
     """
     signed = gains.assign(up=gains.gain > 0, down=gains.gain < 0, level=gains.gain == 0)
-    counts = signed.groupby(list(by), sort=False)
+    counts = signed.groupby(["table", "protocol", "task", "baseline", "metric"], sort=False)
     found = counts[["up", "down", "level", "suspect"]].sum()
     return found.assign(mean=counts.gain.mean()).reset_index()
 

@@ -2,7 +2,21 @@
 
 Each run of a notebook writes ``runs/results/NAME.json`` (rows, and how they were made) and a
 CSV copy of the rows; :func:`read` gathers the rows of all of them. The columns line up with
-those of :func:`spdlib.paper.tidy`, so that the paper's tables and one's own stand side by side.
+those of :func:`spdlib.paper.tidy`, so that the paper's tables and one's own stand side by side:
+
+    dataset           elpv, elpv_painted, visa, mvtec ... or a folder's name
+    category          the object, e.g. poly or pcb1
+    protocol          1-class, 2-class high-shot, 2-class 5-shot ..., as in the paper
+    task              detection (images) or segmentation (pixels)
+    downstream_model  PaDiM, binary classifier or U-Net, as in the paper
+    encoder           architecture, e.g. efficientnet_lite0
+    method            pretraining: imagenet, simsiam, simsiam_spd, supervised_spd ...
+    setting           sweep parameters unlike the notebook's defaults, e.g. size=96; or none
+    seed              of the run
+    draw              number of the few-shot draw; none elsewhere
+    metric            AU-PR (linear), AU-ROC, AP (average precision, steps), max F1 or AU-PRO
+    value             in [0, 1]
+    low, high         ends of the 95 % bootstrap interval, if there is one
 """
 
 import json
@@ -18,30 +32,13 @@ from spdlib.metrics.measures import METRICS, Metrics
 
 FORMAT = "spdlib.results.v1"
 
-COLUMNS = {
-    "dataset": "elpv, elpv_painted, visa, mvtec ... or a folder's name",
-    "category": "the object, e.g. poly or pcb1",
-    "protocol": "1-class, 2-class high-shot, 2-class 5-shot, 2-class 10-shot ..., as in the paper",
-    "task": "detection (images) or segmentation (pixels)",
-    "downstream_model": "PaDiM, binary classifier or U-Net, as in the paper",
-    "encoder": "architecture, e.g. efficientnet_lite0",
-    "method": "pretraining: imagenet, simsiam, simsiam_spd, supervised_spd ...",
-    "setting": "sweep parameters that differ from the notebook's defaults, e.g. size=96; or none",
-    "seed": "of the run",
-    "draw": "number of the few-shot draw; none elsewhere",
-    "metric": "AU-PR (linear), AU-ROC, AP (average precision, steps), max F1 or AU-PRO",
-    "value": "in [0, 1]",
-    "low": "lower end of the 95 % bootstrap interval, if there is one",
-    "high": "upper end",
-}
-
+CELL = ("dataset", "category", "protocol", "task", "downstream_model", "encoder")
+COLUMNS = (*CELL, "method", "setting", "seed", "draw", "metric", "value", "low", "high")
 OPTIONAL = ("setting", "draw", "low", "high")
 
 
 def rows(
-    metrics: Metrics,
-    intervals: Mapping[str, tuple[float, float]] | None = None,
-    **columns: Any,
+    metrics: Metrics, intervals: Mapping[str, tuple[float, float]] | None = None, **columns: Any
 ) -> pd.DataFrame:
     """Rows of one set of scores, one a metric; AU-PRO only where there are regions.
 
@@ -50,16 +47,13 @@ def rows(
         intervals: Ends by metric, as :func:`spdlib.metrics.bootstrap` gives them.
         **columns: Content of the other columns, e.g. ``category="poly"``.
     """
-    intervals = intervals or {}
-    return pd.DataFrame(
-        [
-            columns
-            | {"metric": metric.title, "value": getattr(metrics, name)}
-            | dict(zip(("low", "high"), intervals.get(name, (None, None)), strict=True))
-            for name, metric in METRICS.items()
-            if getattr(metrics, name, None) is not None
-        ]
-    )
+    found = []
+    for name, metric in METRICS.items():
+        if (value := getattr(metrics, name, None)) is not None:
+            low, high = (intervals or {}).get(name, (None, None))
+            row = {"metric": metric.title, "value": value, "low": low, "high": high}
+            found.append(columns | row)
+    return pd.DataFrame(found)
 
 
 def table(rows: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
@@ -118,9 +112,14 @@ def save(
     with paths.replacing(path) as temporary:
         text = json.dumps(content, indent=1, default=lambda number: number.item())  # NumPy's
         temporary.write_text(text, encoding="utf-8")
-    with paths.replacing(path.with_suffix(".csv")) as temporary:
-        table.to_csv(temporary, index=False, errors="backslashreplace")
+    write_csv(path.with_suffix(".csv"), table)
     return path
+
+
+def write_csv(path: Path, rows: pd.DataFrame) -> None:
+    """Writes a table, and what of its text is no UTF-8 as ``\\udcfc``."""
+    with paths.replacing(path) as temporary:
+        rows.to_csv(temporary, index=False, errors="backslashreplace")
 
 
 def read(folder: str | Path | None = None) -> pd.DataFrame:
@@ -136,7 +135,7 @@ def read(folder: str | Path | None = None) -> pd.DataFrame:
         ValueError: A JSON file there is not a file of results; names it.
     """
     folder = Path(folder or paths.results())
-    tables = [pd.DataFrame(columns=[*COLUMNS, "run"])]
+    rows: list[dict[str, Any]] = []
     for path in sorted(folder.rglob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -145,11 +144,8 @@ def read(folder: str | Path | None = None) -> pd.DataFrame:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"{paths.show(path)} was not written by spdlib.results.save")
         run = path.relative_to(folder).with_suffix("").as_posix()
-        tables.append(pd.DataFrame(content["rows"]).assign(run=run))
-    filled = [table for table in tables if len(table)]
-    if not filled:
-        return tables[0]
-    found = pd.concat(filled, ignore_index=True)
+        rows += [row | {"run": run} for row in content["rows"]]
+    found = pd.DataFrame(rows, columns=None if rows else [*COLUMNS, "run"])
     numbers = ["draw", "value", "low", "high"]  # where all are None, pandas cannot know
     found[numbers] = found.reindex(columns=numbers).apply(pd.to_numeric)
     return found

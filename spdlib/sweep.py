@@ -162,8 +162,7 @@ def plan(notebook: str | Path, grid: Grid, folder: str | Path | None = None) -> 
     problems: dict[str, None] = {}  # each once, in order
     for given in expand(grid):
         try:
-            values = execution.fit(known, given)
-            found.append({n: values[n] for n in known if n in values})
+            found.append(execution.fit(known, given))
         except ValueError as error:
             problems |= dict.fromkeys(str(error).split("\n  "))
     if problems:
@@ -248,7 +247,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
     """
     folder, parts, datasets = Path(folder), [], []
     rows = runs(folder)
-    _write_csv(folder / "runs.csv", rows)
+    results.write_csv(folder / "runs.csv", rows)
     done = rows[rows.state == "done"].sort_values("started")
     for run in sorted(done[done.code.isin(done.code.tail(1))].run):
         found, record = results.read(folder / run / "results"), read(folder / run)
@@ -261,7 +260,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
     none = pd.DataFrame(columns=[*results.COLUMNS, "run"])
     table = pd.concat(parts, ignore_index=True) if parts else none
     if len(table):
-        _write_csv(folder / "results.csv", table)
+        results.write_csv(folder / "results.csv", table)
         about = {"sweep": paths.show(folder.absolute()), "runs": len(parts)}
         save_as = f"sweep_{folder.name}"
         results.save(save_as, table.drop(columns="run"), about, _only(datasets))
@@ -285,10 +284,8 @@ def run_one(run: Run, threads: int, data: str, directory: str) -> Values:
     """
     host, since = socket.gethostname(), time.monotonic()
     if not run.folder.is_dir():
-        raise FileNotFoundError(
-            f"{host} does not see {run.folder}: workers need the same files at the same paths as "
-            "the machine that starts the sweep"
-        )
+        needed = "the same files at the same paths as the machine that starts the sweep"
+        raise FileNotFoundError(f"{host} does not see {run.folder}: workers need {needed}")
     started = datetime.now().astimezone().isoformat(timespec="seconds")
     record = run.record | {"state": "running", "host": host, "threads": threads, "started": started}
     write(run.folder, record)
@@ -349,9 +346,8 @@ def _executor(on: Any, threads: int | None, memory: float) -> Iterator[tuple[Exe
     else:
         fitting = psutil.virtual_memory().available // memory if memory else on
         if min(on, fitting) < 1:
-            raise ValueError(
-                f"{on} processes of {memory / 1e9:.1f} GB of memory: {fitting:.0f} fit here"
-            )
+            wanted = f"{on} processes of {memory / 1e9:.1f} GB of memory"
+            raise ValueError(f"{wanted}: {fitting:.0f} fit here")
         at_once = int(min(on, fitting))
         with ThreadPoolExecutor(at_once) as pool:  # a thread waits for each kernel
             yield pool, threads or max(1, cores() // at_once)
@@ -363,10 +359,9 @@ def _dask(client: Any, threads: int | None, memory: float) -> tuple[Executor, in
     shares = rooms.cores // rooms.groupby("host").slots.transform("sum")
     fitting = rooms.index[rooms.slots * memory <= rooms.memory].tolist()
     if not fitting:
-        raise ValueError(
-            f"memory: no worker has {memory / 1e9:.1f} GB for each of its slots; start workers "
-            "with --nthreads 1 and a --memory-limit above that"
-        )
+        needed = f"{memory / 1e9:.1f} GB for each of its slots"
+        hint = "start workers with --nthreads 1 and a --memory-limit above that"
+        raise ValueError(f"memory: no worker has {needed}; {hint}")
     only = {"workers": fitting} if memory else {}
     return client.get_executor(pure=False, **only), threads or max(1, int(shares.min()))
 
@@ -439,11 +434,6 @@ def _only(datasets: Iterable[str | None]) -> str | None:
     """The one data set of several runs, if it is one."""
     different = set(datasets)
     return different.pop() if len(different) == 1 else None
-
-
-def _write_csv(path: Path, rows: pd.DataFrame) -> None:
-    with paths.replacing(path) as temporary:
-        rows.to_csv(temporary, index=False, errors="backslashreplace")
 
 
 def _report(rows: pd.DataFrame, where: Path) -> None:

@@ -138,15 +138,12 @@ class WeightFile:
         held = self._metadata.get(DIGEST)
         # Only files from before have neither a digest nor anything in its place.
         if held is None and len(self._metadata) == 2:
-            warnings.warn(
-                f"{show(self._path)} carries no digest: whether its content is what was written "
-                "cannot be checked; saved anew, it carries one",
-                stacklevel=4,
-            )
+            doubt = "whether its content is what was written cannot be checked"
+            text = f"{show(self._path)} carries no digest: {doubt}; saved anew, it carries one"
+            warnings.warn(text, stacklevel=4)
         elif held != digest(self._text, tensors):
-            raise ValueError(
-                "its content is not what was written (the SHA-256 differs): the file is damaged"
-            )
+            text = "its content is not what was written (the SHA-256 differs)"
+            raise ValueError(f"{text}: the file is damaged")
 
 
 def digest(text: str, tensors: Mapping[str, Tensor]) -> str:

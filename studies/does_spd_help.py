@@ -101,12 +101,8 @@ def cells() -> Iterator[tuple[str, str, int]]:
     """Part, arm and seed of all that is run, in the order in which it is."""
     yield from (("choice", arm, CHOOSING) for arm in CHOICES)
     for arms, seeds in GROUPS:
-        yield from (("test", arm, seed) for seed in seeds for arm in arms if fits(arm, seed))
-
-
-def fits(arm: str, seed: int) -> bool:
-    """ImageNet's weights are the same whatever the seed."""
-    return arm != "imagenet" or not seed
+        for seed in seeds:  # ImageNet's weights are the same whatever it is
+            yield from (("test", arm, seed) for arm in arms if arm != "imagenet" or not seed)
 
 
 def chosen(rows: pd.DataFrame) -> dict[str, float]:
@@ -192,11 +188,9 @@ def cell(part: str, arm: str, seed: int, options: argparse.Namespace) -> list[di
     began = time.process_time()
     choice = {} if part == "choice" else chosen(read())
     encoder = trained(arm, seed, choice, options.tiny_imagenet).eval()
-    rows = [
-        row
-        for bench in testsets.benches("elpv", part == "choice")
-        for row in testsets.detected(encoder, bench)
-    ]
+    rows: list[dict] = []
+    for bench in testsets.benches("elpv", part == "choice"):
+        rows += testsets.detected(encoder, bench)
     if part != "choice":
         rows += testsets.spotted(encoder, SIZE)
         for bench in testsets.benches(options.screw) if options.screw else ():
@@ -265,10 +259,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.tiny_imagenet:
         wanted = [one for one in wanted if not one[1].startswith("scratch")]
         print("without --tiny-imagenet: no training from random weights")
-    print(
-        f"{len(wanted)} cells",
-        *[f"without --{n}" for n in ("screw", "deeppcb") if not vars(options)[n]],
-    )
+    without = [f"without --{n}" for n in ("screw", "deeppcb") if not vars(options)[n]]
+    print(f"{len(wanted)} cells", *without)
     wrong = 0
     # Choices first: the rest depends on them.
     for chosen_first in (True, False):
@@ -276,11 +268,8 @@ def run(options: argparse.Namespace) -> int:
         with ProcessPoolExecutor(options.jobs) as executor:
             for done in as_completed([executor.submit(cell, *one, options) for one in group]):
                 if rows := done.result():
-                    print(
-                        datetime.now().strftime("%H:%M:%S"),
-                        *(rows[0][k] for k in ("arm", "seed", "seconds")),
-                        flush=True,
-                    )
+                    about = (rows[0][key] for key in ("arm", "seed", "seconds"))
+                    print(datetime.now().strftime("%H:%M:%S"), *about, flush=True)
                     if options.check:
                         wrong += compare(rows)
                     else:

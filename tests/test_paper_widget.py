@@ -108,7 +108,7 @@ def test_means_and_gains_of_own_results_against_a_loop(rows):
 
     gains = comparison.gains(prepared).set_index(["category", "method", "metric"])
     gain = gains.loc["mono", "simsiam_spd", "AU-PR"]
-    assert (gain.baseline, gain.n, gain.up, gain.down) == ("simsiam", 3, 3, 0)
+    assert (gain.baseline, gain.n) == ("simsiam", 3)
     assert gain.gain == pytest.approx(3)
     assert gain.high - gain.gain == pytest.approx(4.30265 * np.std([1, 2, 6], ddof=1) / 3**0.5)
     # There is no supervised run without SPD, so it is compared with ImageNet.

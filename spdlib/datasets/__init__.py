@@ -12,20 +12,3 @@ from spdlib.datasets.registry import load
 from spdlib.datasets.samples import COLUMNS, SampleImages, loader
 from spdlib.datasets.visa import download_visa, visa
 from spdlib.paths import dataset_name
-
-__all__ = [
-    "COLUMNS",
-    "SampleImages",
-    "check",
-    "dataset_name",
-    "download_visa",
-    "elpv",
-    "elpv_painted",
-    "folder",
-    "load",
-    "loader",
-    "mvtec",
-    "painted",
-    "problems",
-    "visa",
-]

@@ -16,7 +16,6 @@ from spdlib.progress import track
 
 SHOWN = 20  # problems in an error message
 LONG = 2000  # images from which on a progress bar is shown
-AT_ONCE = 64  # megapixels in memory
 MOST_MARKED = 0.5  # share of an image; more is rather a mask that is inverted
 FAINT = 3  # values that a lossy format leaves beside zero
 
@@ -50,7 +49,7 @@ def problems(table: pd.DataFrame) -> list[str]:
     >>> problems(elpv("mono").head(3))
     []
     """
-    with threads(table.path, AT_ONCE) as pool:
+    with threads(table.path) as pool:
         looks: Any = pool.map(_look, table.itertuples(index=False))
         if len(table) >= LONG:
             looks = track(looks, "checking samples", "images", len(table))
@@ -71,10 +70,9 @@ def _look(row: Any) -> tuple[list[str], str | None, float, bool]:
         size, digest, beyond = _read(path, levels_of(row))
         if row.label and isinstance(row.mask_path, str | Path):
             path = row.mask_path
-            values, lossy = mask_values(path)
-            positive = values > (127 if lossy else 0)
-            marked = float(positive.mean())
-            found = [f"{path}: {text}" for text in _mask_problems(values, positive, lossy, size)]
+            mask = mask_values(path)
+            marked = float(mask[1].mean())
+            found = [f"{path}: {text}" for text in _mask_problems(*mask, size)]
     except ValueError as error:
         found = [str(error) if Path(path).is_file() else f"{path}: missing"]
     return found, digest, marked, beyond
@@ -83,10 +81,8 @@ def _look(row: Any) -> tuple[list[str], str | None, float, bool]:
 def _mask_problems(values, marked, lossy: bool, size: tuple[int, int]) -> Iterator[str]:
     height, width = marked.shape
     if (height, width) != size:
-        yield (
-            f"the mask has {width} x {height} pixels, its image {size[1]} x {size[0]} "
-            "(both as their EXIF orientation shows them)"
-        )
+        sizes = f"{width} x {height} pixels, its image {size[1]} x {size[0]}"
+        yield f"the mask has {sizes} (both as their EXIF orientation shows them)"
     if not marked.any():
         yield "the mask has no anomalous pixel"
     if marked.all():
@@ -119,10 +115,9 @@ def _maskless(table: pd.DataFrame) -> Iterator[str]:
     masked = anomalies.mask_path.notna()
     has = masked.groupby(anomalies.category).any()
     for category in has[~has].index if has.any() else []:
-        yield (
-            f"{category}: it has no masks, though {has[has].index[0]} has; one would be measured "
-            "on images only, the other on pixels too: load them one by one, or add masks"
-        )
+        why = "one would be measured on images only, the other on pixels too"
+        text = f"it has no masks, though {has[has].index[0]} has; {why}"
+        yield f"{category}: {text}: load them one by one, or add masks"
     for (category, defect), rows in anomalies.groupby(["category", "defect"]):
         if masked[rows.index].any():
             for path in rows.path[~masked[rows.index]]:

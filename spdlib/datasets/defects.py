@@ -14,6 +14,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -206,22 +207,20 @@ def _digest(normal: pd.DataFrame, kinds: Sequence[str], seed: int) -> str:
 
 def _write(folder: Path, normal: pd.DataFrame, kinds: Sequence[str], seed: int) -> None:
     """Paints all samples, or leaves nothing behind."""
-    sources = [str(path) for path in normal.path]
-    levels = [levels_of(row) for row in normal.itertuples()]
 
-    def one(row: int) -> str:
-        pixels = read_image(sources[row], levels[row]).permute(1, 2, 0).numpy()
+    def one(number: int, row: Any) -> str:
+        pixels = read_image(row.path, levels_of(row)).permute(1, 2, 0).numpy()
         # Grey images stay grey.
         pixels = pixels[..., 0] if (pixels == pixels[..., :1]).all() else pixels
-        turn, kind = divmod(row, len(kinds))
+        turn, kind = divmod(number, len(kinds))
         wished = SHADES[(turn + kind) % 2]  # of each kind and of any rows as many dark as bright
-        rng = np.random.default_rng([seed, row])
+        rng = np.random.default_rng([seed, number])
         try:
             painted, mask, shade = paint_image(pixels, kinds[kind], rng, wished)
         except ValueError as error:
-            raise ValueError(f"{sources[row]}: {error}; remove it") from None
+            raise ValueError(f"{row.path}: {error}; remove it") from None
         for name, image in (("images", painted), ("masks", mask.astype(np.uint8) * 255)):
-            file = beside / name / f"{row:05d}.png"
+            file = beside / name / f"{number:05d}.png"
             Image.fromarray(image).save(file, compress_level=1)
         return shade
 
@@ -229,9 +228,9 @@ def _write(folder: Path, normal: pd.DataFrame, kinds: Sequence[str], seed: int) 
         with paths.whole_folder(folder) as beside:
             (beside / "images").mkdir()
             (beside / "masks").mkdir()
-            with threads(sources, AT_ONCE) as pool:
-                shades = list(pool.map(one, range(len(sources))))
-            manifest = {"seed": seed, "shades": shades, "sources": sources}
+            with threads(normal.path, AT_ONCE) as pool:
+                shades = list(pool.map(one, range(len(normal)), normal.itertuples()))
+            manifest = {"seed": seed, "shades": shades, "sources": [*map(str, normal.path)]}
             (beside / MANIFEST).write_text(json.dumps(manifest, indent=1))
     except OSError:
         if not folder.exists():  # where it does, another run has painted the same meanwhile

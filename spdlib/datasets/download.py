@@ -125,9 +125,8 @@ def unpack(archive: str | Path, folder: str | Path, sha256: str) -> Path:
         with whole_folder(folder) as beside, tarfile.open(archive) as tar:
             members = tar.getmembers()
             need_room(folder.parent, sum(member.size for member in members))
-            tar.extractall(
-                beside, track(members, f"unpacking {archive.name}", "files"), filter="data"
-            )
+            told = track(members, f"unpacking {archive.name}", "files")
+            tar.extractall(beside, told, filter="data")
             (beside / MARKER).write_text(f"{sha256} {_count(beside)}")
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{archive}: damaged or unsafe ({error})") from None

@@ -5,14 +5,13 @@ it is defective: 0, 1/3, 2/3 or 1. They come with the ``elpv-dataset`` package, 
 there wherever pip is. No masks. Images are CC BY-NC-SA 4.0.
 """
 
-from collections.abc import Sequence
 from importlib.resources import files
 
 import numpy as np
 import pandas as pd
 
 from spdlib.datasets.defects import painted
-from spdlib.datasets.files import wanted
+from spdlib.datasets.files import Categories, wanted
 from spdlib.datasets.samples import COLUMNS
 
 CATEGORIES = ("mono", "poly")
@@ -21,10 +20,7 @@ MODULE = 60  # cells of most modules
 
 
 def elpv(
-    categories: str | Sequence[str] | None = None,
-    test_fraction: float = 0.3,
-    doubtful: bool = False,
-    seed: int = 0,
+    categories: Categories = None, test_fraction: float = 0.3, doubtful: bool = False, seed: int = 0
 ) -> pd.DataFrame:
     """The ELPV cells as a table of samples, split by modules for one-class training.
 
@@ -55,21 +51,15 @@ def elpv(
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction: {test_fraction} is not between 0 and 1")
     folder = files("elpv_dataset") / "data"
-    cells = pd.read_csv(
-        str(folder / "labels.csv"), sep=r"\s+", names=["path", "probability", "category"]
-    )
+    columns = ["path", "probability", "category"]
+    cells = pd.read_csv(str(folder / "labels.csv"), sep=r"\s+", names=columns)
     thirds = (cells.probability * 3).round().astype(int)
-    table = pd.DataFrame(
-        {
-            "path": [str(folder / path) for path in cells.path],
-            "mask_path": None,
-            "label": (thirds > 0).astype(int),
-            "category": cells.category,
-            "defect": thirds.map(DEFECTS),
-            "split": np.where(thirds == 0, "train", "aside"),
-        },
-        columns=list(COLUMNS),
-    )
+    cells["path"] = [str(folder / path) for path in cells.path]
+    cells["mask_path"] = None
+    cells["label"] = (thirds > 0).astype(int)
+    cells["defect"] = thirds.map(DEFECTS)
+    cells["split"] = np.where(thirds == 0, "train", "aside")
+    table = cells.reindex(columns=list(COLUMNS))
     module = modules(cells.category)
     # Each category is split by a generator of its own: asking for one changes nothing in it.
     for number, category in enumerate(CATEGORIES):
@@ -81,7 +71,7 @@ def elpv(
 
 
 def elpv_painted(
-    categories: str | Sequence[str] | None = None, test_fraction: float = 0.3, seed: int = 0
+    categories: Categories = None, test_fraction: float = 0.3, seed: int = 0
 ) -> pd.DataFrame:
     """ELPV's normal cells, with synthetic defects painted on half of those held out.
 

@@ -1,11 +1,12 @@
-"""Finding images in folders, and telling by name what is none: hidden files, masks, defects."""
+"""Images in folders, and by name: what is none (hidden files, masks, defects), and whose mask."""
 
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from PIL import Image
 
@@ -34,6 +35,13 @@ _ODD = re.compile(rf"(?<![a-z])(?:{MASK_WORDS}|{DEFECT_WORDS})(?![a-z])", re.IGN
 _GOOD = re.compile(r"(?<![a-z])(?:good|normal|ok|io|negatives?)(?![a-z])", re.IGNORECASE)
 _MASKS = re.compile(MASK_WORDS, re.IGNORECASE)
 _AFFIX = re.compile(rf"^(?:{MASK_WORDS})[ ._-]+|[ ._-]+(?:{MASK_WORDS})$", re.IGNORECASE)
+Categories: TypeAlias = str | Sequence[str] | None  # names of categories; None: all
+Folder = tuple[str, ...]
+# How names are compared: folders left out, with or without capitals, with the ending or not;
+# then the folder and the name.
+Key = tuple[int | None, Callable[[str], str], bool, str, str]
+DEPTHS = (0, 1, None)  # a folder from the category on, one for the type of defect, none
+FOLDS: tuple[Callable[[str], str], ...] = (str, str.casefold)
 
 
 def walk(root: Path, seen: set[Path] | None = None) -> list[Path]:
@@ -82,23 +90,19 @@ def kinds(paths: Iterable[Path]) -> str:
     return ", ".join(name if n == 1 else f"{name} ({n})" for name, n in counts)
 
 
-def left_out(root: Path, paths: Collection[Path]) -> list[str]:
+def left_out(root: Path, paths: Collection[Path]) -> Iterator[str]:
     """Says which files under a folder are no samples, in a line or two."""
     images = [path for path in paths if is_image(path)]
     others = [path for path in paths if not (is_image(path) or path.suffix.lower() in PAPERS)]
-    said = []
     if images:
         where = f"lie in none of the layout's folders, e.g. {images[0]}"
-        said.append(f"{DOUBT}{root}: {len(images)} images {where}")
+        yield f"{DOUBT}{root}: {len(images)} images {where}"
     if others:
         text = f"files are not read as images, they end in {kinds(others)}"
-        said.append(f"{DOUBT}{root}: {len(others)} {text}")
-    return said
+        yield f"{DOUBT}{root}: {len(others)} {text}"
 
 
-def wanted(
-    categories: str | Sequence[str] | None, present: Iterable[str], place: str | Path
-) -> list[str]:
+def wanted(categories: Categories, present: Iterable[str], place: str | Path) -> list[str]:
     """The categories asked for, by default all that are there.
 
     Raises:
@@ -110,10 +114,9 @@ def wanted(
     asked = [categories] if isinstance(categories, str) else list(categories)
     unknown = [name for name in asked if name not in present]
     if unknown or not asked:
-        raise ValueError(
-            f"categories: {', '.join(unknown) or 'none'} not among those of {place}: "
-            f"{', '.join(present[:20])}{' ...' if len(present) > 20 else ''}"
-        )
+        said, more = ", ".join(unknown) or "none", " ..." if len(present) > 20 else ""
+        there = f"those of {place}: {', '.join(present[:20])}{more}"
+        raise ValueError(f"categories: {said} not among {there}")
     return list(dict.fromkeys(asked))
 
 
@@ -182,3 +185,58 @@ def plain(stem: str) -> str:
 
 def _spaced(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
+
+
+def match_masks(
+    images: dict[Path, Folder], masks: dict[Path, Folder], normal: dict[Path, Folder]
+) -> tuple[dict[Path, Path], list[str], list[Path]]:
+    """Finds each image's mask, the most literal name first.
+
+    ``dent/7.jpg`` has the mask ``dent/7.jpg.png``, ``dent/7.png``, ``dent/7_mask.png``,
+    ``dent/gt-7.png``; in capitals or not; with or without a folder for the defect. A name that
+    would fit several images, or a second mask for one, is a problem, and nothing is guessed.
+
+    Args:
+        images: Anomalous images, each with its folder, relative to the category.
+        masks: Masks, each with its folder, relative to that of the masks.
+        normal: Normal images; their masks, in folders of their own, are known and not needed.
+
+    Returns:
+        Masks by image, problems in words, and masks that fit no image.
+    """
+    named: dict[Key, list[Path]] = defaultdict(list)
+    for image, folder in (images | normal).items():
+        for depth, fold, whole in product(DEPTHS, FOLDS, (True, False)):
+            place = () if depth is None else folder[depth:]
+            # The mask of a normal image is known by its folder only.
+            if place or image in images:
+                name = fold(image.name if whole else image.stem)
+                named[depth, fold, whole, fold("/".join(place)), name].append(image)
+
+    fits, problems, unmatched = defaultdict(list), [], []
+    for mask, folder in masks.items():
+        fitting = _fitting(mask, folder, named, images)
+        if len(fitting) > 1:
+            several = ", ".join(image.name for image in fitting)
+            problems.append(f"{mask}: one mask fits {len(fitting)} images, {several}")
+        elif fitting:
+            fits[fitting[0]].append(mask)
+        else:
+            unmatched.append(mask)
+    for image, alike in fits.items():
+        if len(alike) > 1:
+            problems.append(f"{image}: two masks fit it, {alike[0]} and {alike[1]}")
+    return {image: fits[image][0] for image in images if image in fits}, problems, unmatched
+
+
+def _fitting(mask: Path, folder: Folder, named: dict[Key, list[Path]], images) -> list[Path]:
+    """The images that a mask's name fits, in the most literal way that fits any."""
+    for depth, fold, bare, whole in product(DEPTHS, FOLDS, (False, True), (True, False)):
+        place = "" if depth is None else "/".join(folder)
+        name = plain(mask.stem) if bare else mask.stem
+        fitting = named.get((depth, fold, whole, fold(place), fold(name)), [])
+        # A mask in a folder of its own is none of an image that lies in another.
+        apart = depth is None and folder and any(images[image][1:] for image in fitting)
+        if fitting and not apart:
+            return fitting
+    return []

@@ -6,7 +6,7 @@ MVTec AD (Bergmann et al., CVPR 2019) and VisA as its authors' script re-arrange
 lie beside each other, each a folder. MVTec AD is CC BY-NC-SA 4.0; see ``data/README.md``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +15,24 @@ import pandas as pd
 
 from spdlib import paths
 from spdlib.datasets import files
-from spdlib.datasets.levels import with_levels
-from spdlib.datasets.masks import Folder, match_masks
+from spdlib.datasets.files import Categories, Folder, match_masks
 from spdlib.datasets.samples import make_table, sample
 
 MASKS = -1  # in place of a label
+HELD_OUT = 0.3  # share of normal images, to test on
 Kind = tuple[int, str]  # label or MASKS, split
 Rows = list[dict[str, Any]]
 
 
-def folder(
-    root: str | Path,
-    categories: str | Sequence[str] | None = None,
-    test_fraction: float = 0.3,
-    seed: int = 0,
-) -> pd.DataFrame:
+def folder(root: str | Path, categories: Categories = None, seed: int = 0) -> pd.DataFrame:
     """The samples of one's own folder, split for one-class training.
 
-    Some of the normal images, drawn at random, are held out for testing; anomalies are all test.
+    30 % of the normal images, drawn at random, are held out for testing; anomalies are all test.
 
     Args:
         root: Holds ``normal/`` and, if there are any, ``anomaly/`` and ``masks/``; or a folder
             per category that does.
         categories: Names of categories, by default all; a single one is named by its folder.
-        test_fraction: Share of a category's normal images held out, in (0, 1).
         seed: Seed for what is held out.
 
     Returns:
@@ -46,17 +40,15 @@ def folder(
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: The layout is another, a category is unknown, the fraction is not in (0, 1),
-            a category has fewer than three normal images, or none of its masks fits an image.
+        ValueError: The layout is another, a category is unknown, one has fewer than three normal
+            images, or none of its masks fits an image.
     """
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction: {test_fraction} is not between 0 and 1")
 
     def split(path: Path, rows: Rows) -> Rows:
         normal = [row for row in rows if row["label"] == 0]
         need(path / "normal", len(normal), 3, "two to train on and one to test on")
         # Of two held out, a defect can be painted on one.
-        held_out = min(max(2, round(test_fraction * len(normal))), len(normal) - 2)
+        held_out = min(max(2, round(HELD_OUT * len(normal))), len(normal) - 2)
         for number in np.random.default_rng(seed).permutation(len(normal))[held_out:]:
             normal[number]["split"] = "train"
         return sorted(rows, key=lambda row: row["label"])
@@ -64,9 +56,7 @@ def folder(
     return _read(Path(root), categories, is_own, own_kind, split)
 
 
-def mvtec(
-    root: str | Path | None = None, categories: str | Sequence[str] | None = None
-) -> pd.DataFrame:
+def mvtec(root: str | Path | None = None, categories: Categories = None) -> pd.DataFrame:
     """The samples of an MVTec AD tree, or of any laid out so, split as it is laid out.
 
     Args:
@@ -129,7 +119,7 @@ def mvtec_kind(inner: Folder) -> Kind | None:
 
 def _read(
     root: Path,
-    categories: str | Sequence[str] | None,
+    categories: Categories,
     is_category: Callable[[Path], bool],
     kind_of: Callable[[Folder], Kind | None],
     split: Callable[[Path, Rows], Rows],
@@ -138,19 +128,17 @@ def _read(
     root = root.expanduser().resolve()
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not there; data/README.md says what belongs there")
-    rows, notes, present = [], [], {root.name: root}
+    rows, notes, present = [], list[str](), {root.name: root}
     if not is_category(root):
         present = {path.name: path for path in files.folders(root) if is_category(path)}
-        others = [
-            path for path in files.walk(root) if path.relative_to(root).parts[0] not in present
-        ]
+        others = [p for p in files.walk(root) if p.relative_to(root).parts[0] not in present]
         files.refuse_odd(filter(files.is_image, others), root)
         notes += files.left_out(root, others)
     if not present:
         files.refuse(root, "is laid out in no known way")
     for name in files.wanted(categories, present, root):
         rows += split(present[name], _category(present[name], kind_of, notes))
-    return with_levels(make_table(rows, notes))
+    return make_table(rows, notes)
 
 
 def _category(root: Path, kind_of: Callable, notes: list[str]) -> Rows:
@@ -173,15 +161,13 @@ def _category(root: Path, kind_of: Callable, notes: list[str]) -> Rows:
     matched, problems, unmatched = match_masks(anomalies, masks, normal)
     files.refuse_masks_beside({**normal, **anomalies}.keys() - matched.keys())
     if masks and anomalies and len(unmatched) == len(masks):
-        raise ValueError(
-            f"{root}: none of its {len(masks)} masks fits an image, e.g. {unmatched[0]}. "
-            "An image dent/7.jpg has the mask dent/7.png, 7_mask.png, mask_7.png or 7.jpg.png"
-        )
+        text = f"none of its {len(masks)} masks fits an image, e.g. {unmatched[0]}"
+        hint = "An image dent/7.jpg has the mask dent/7.png, 7_mask.png, mask_7.png or 7.jpg.png"
+        raise ValueError(f"{root}: {text}. {hint}")
     if unmatched:
-        problems.append(
-            f"{files.DOUBT}{root}: {len(unmatched)} masks fit no image, e.g. {unmatched[0]}"
-        )
-    notes += problems + files.left_out(root, others)
+        text = f"{len(unmatched)} masks fit no image, e.g. {unmatched[0]}"
+        problems.append(f"{files.DOUBT}{root}: {text}")
+    notes += [*problems, *files.left_out(root, others)]
     masked = {str(image): str(mask) for image, mask in matched.items()}
     return [row | {"mask_path": masked.get(row["path"])} for row in rows]
 

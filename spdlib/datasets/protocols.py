@@ -98,11 +98,9 @@ def few_shot(table: pd.DataFrame, k: int, seed: int = 0, pool_seed: int = 0) -> 
     for category, label, rows in _classes(pooled):
         pool = rows[~kept[rows]]
         if len(pool) < k:
-            raise ValueError(
-                f"k: {k} samples of each class are asked for; the 20 % to draw from hold "
-                f"{len(pool)} {CLASSES[label]} ones of {category}. It needs about {5 * k} of each "
-                f"class in a category, or fewer shots"
-            )
+            held = f"the 20 % to draw from hold {len(pool)} {CLASSES[label]} ones of {category}"
+            hint = f"It needs about {5 * k} of each class in a category, or fewer shots"
+            raise ValueError(f"k: {k} samples of each class are asked for; {held}. {hint}")
         # The word keeps this draw apart from the pool's, which may have the same seed.
         kept[_generator(seed, f"draw {category}", label).permutation(pool)[:k]] = True
     return pooled[kept].reset_index(drop=True)
@@ -111,11 +109,8 @@ def few_shot(table: pd.DataFrame, k: int, seed: int = 0, pool_seed: int = 0) -> 
 def _split(table: pd.DataFrame, protocol: str, draw, needed=(0, 1)) -> pd.DataFrame:
     """The table with each category split officially, or as ``draw(rows)`` says (True: train)."""
     table = table.reset_index(drop=True)
-    missing = [
-        f"{category} has no {CLASSES[label]} samples"
-        for category, label, rows in _classes(table)
-        if label in needed and not len(rows)
-    ]
+    lacking = [(name, n) for name, n, rows in _classes(table) if n in needed and not len(rows)]
+    missing = [f"{category} has no {CLASSES[label]} samples" for category, label in lacking]
     if missing or table.empty:
         raise ValueError(f"{protocol}: {'; '.join(missing) or 'the table is empty'}")
     split = np.array(official_splits(table.path, protocol), dtype=object)

@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
+
+from spdlib.datasets.files import DOUBT
 
 # Larger images are refused, so that a damaged header does not ask for all memory.
 MOST_MEGAPIXELS = int(os.environ.get("SPDLIB_MEGAPIXELS", 500))
@@ -28,6 +31,8 @@ Image.MAX_IMAGE_PIXELS = MOST_MEGAPIXELS * 1_000_000  # Pillow's own limit is 89
 WHITES = (1, *(2**bits - 1 for bits in (8, 10, 12, 14, 16)))  # 1: floats in [0, 1]
 FEWEST = 1 / 8  # share of black to white that a category's values must span
 LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")  # formats that do not keep a mask's zeros
+SHALLOW = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".gif", ".webp", ".avif")
+LOOKED_AT = 200  # images of a category from which the depth is taken
 SWAPPED = {"B": "L", "L": "B", "N": "B"}  # byte orders of 16 bits; N is this machine's, little
 
 Levels = tuple[float, float]
@@ -85,18 +90,19 @@ def read_mask(path: str | Path) -> torch.Tensor:
     Raises:
         ValueError: It is missing or does not decode; the message names the file.
     """
-    values, lossy = mask_values(path)
-    return torch.from_numpy(values > (127 if lossy else 0))
+    return torch.from_numpy(mask_values(path)[1])
 
 
-def mask_values(path: str | Path) -> tuple[NDArray[Any], bool]:
-    """A mask's values (H, W), the largest of its channels, and whether its format is lossy."""
+def mask_values(path: str | Path) -> tuple[NDArray[Any], NDArray[np.bool_], bool]:
+    """A mask's values (H, W), where they count as marked, and whether its format is lossy.
+
+    Of several channels the largest value counts.
+    """
     with opened(path, "mask") as image:
-        lossy = image.format in LOSSY
-        shown = decode(image).max(2)
+        lossy, shown = image.format in LOSSY, decode(image).max(2)
         if image.mode == "P" and not (shown.any() and (shown == 0).any()):
-            return np.array(image), lossy
-        return shown, lossy
+            shown = np.array(image)
+    return shown, shown > (127 if lossy else 0), lossy
 
 
 def decode(image: ImageFile.ImageFile) -> NDArray[Any]:
@@ -144,7 +150,49 @@ def fitting_levels(values: Levels) -> Levels:
     return black, white
 
 
-def threads(paths: Iterable[str | Path], megapixels: float) -> ThreadPoolExecutor:
+def with_levels(table: pd.DataFrame) -> pd.DataFrame:
+    """Adds the column ``levels`` where a table has images of more than 8 bits, and says so.
+
+    Only headers are read, and of deep images the pixels of up to 200 a category.
+    """
+    deep = table.path[[_is_deep_file(path) for path in table.path]]
+    if deep.empty:
+        return table
+    table["levels"] = None
+    for category, paths in deep.groupby(table.category, sort=False):
+        low, high = _range(list(paths))
+        black, white = fitting_levels((low, high))
+        table.loc[paths.index, "levels"] = pd.Series([(black, white)] * len(paths), paths.index)
+        text = f"{category}: {len(paths)} images of more than 8 bits, values {low:g} to {high:g}: "
+        text += f"{black:g} is read as black, {white:g} as white"
+        if others := int((table.category == category).sum()) - len(paths):
+            text += f"; {others} others have 8 bits, are they as bright?"
+        table.attrs["notes"].append(DOUBT + text)
+    return table
+
+
+def _is_deep_file(path: str) -> bool:
+    if Path(path).suffix.lower() not in SHALLOW:
+        with suppress(ValueError), opened(path) as image:
+            return is_deep(image)
+    return False
+
+
+def _range(paths: list[str]) -> Levels:
+    """The lowest and highest value of some of the images, spread evenly."""
+    some = paths[:: max(1, len(paths) // LOOKED_AT)]
+    with threads(some) as pool:
+        ranges = [values for values in pool.map(_range_of, some) if values] or [(0.0, 0.0)]
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def _range_of(path: str) -> Levels | None:
+    with suppress(ValueError), opened(path) as image:  # check names what does not decode
+        return value_range(decode(image))
+    return None
+
+
+def threads(paths: Iterable[str | Path], megapixels: float = 64) -> ThreadPoolExecutor:
     """A pool in which so many megapixels are worked on at once, or else one image."""
     largest = max((_pixels(path) for path in paths), default=1)
     count = min(os.cpu_count() or 1, int(megapixels * 1e6 / largest))
@@ -152,11 +200,9 @@ def threads(paths: Iterable[str | Path], megapixels: float) -> ThreadPoolExecuto
 
 
 def _pixels(path: str | Path) -> int:
-    try:
-        with opened(path) as image:
-            return image.width * image.height
-    except ValueError:
-        return 1
+    with suppress(ValueError), opened(path) as image:
+        return image.width * image.height
+    return 1
 
 
 def _turn(image: ImageFile.ImageFile) -> None:

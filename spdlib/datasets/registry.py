@@ -5,19 +5,17 @@ A new data set is one record in :data:`DATASETS`.
 
 import difflib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from spdlib import paths
 from spdlib.datasets.elpv import elpv, elpv_painted
-from spdlib.datasets.files import folders
+from spdlib.datasets.files import Categories, folders
 from spdlib.datasets.layouts import folder, is_mvtec, is_own, mvtec
 from spdlib.datasets.tree import tree
 from spdlib.datasets.visa import layout, visa
-
-Categories = str | Sequence[str] | None
 
 # Tables by name, from the categories and the seed.
 DATASETS: dict[str, Callable[[Categories, int], pd.DataFrame]] = {

@@ -8,7 +8,7 @@ than 8 bits there is a column ``levels``: the values that become black and white
 ``"bright"``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
-from spdlib.datasets.reading import Levels, read_image, read_mask
+from spdlib.datasets.reading import Levels, read_image, read_mask, with_levels
 
 COVERED = 0.3  # with 0.5 many slanting lines break up; with 0 patches grow by 4 %
 COLUMNS = ("path", "mask_path", "label", "category", "defect", "split")
@@ -66,12 +66,12 @@ class SampleImages(Dataset):
             mask = F.center_crop(mask, [self.size, self.size])
         image = read_image(row.path, levels_of(row), self.resize)
         image = F.resize(image, [self.resize, self.resize], antialias=True)
-        return {
-            "image": F.center_crop(image, [self.size, self.size]).float() / 255,
-            "mask": mask,
-            "label": int(row.label),
-            "index": index,
-        }
+        return item(F.center_crop(image, [self.size, self.size]), mask, row.label, index)
+
+
+def item(image: torch.Tensor, mask: torch.Tensor, label: int, index: int) -> dict[str, Any]:
+    """What a data set of images gives for one, from its bytes; see :class:`SampleImages`."""
+    return {"image": image.float() / 255, "mask": mask, "label": int(label), "index": index}
 
 
 def loader(
@@ -115,7 +115,7 @@ def sample(
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def make_table(rows: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> pd.DataFrame:
+def make_table(rows: Sequence[dict[str, Any]], notes: Iterable[str] = ()) -> pd.DataFrame:
     """A table of samples from one dict a sample, in the order given.
 
     Args:
@@ -126,4 +126,4 @@ def make_table(rows: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> pd.
     # As objects: a column of text would turn None into NaN.
     table["mask_path"] = pd.Series([row["mask_path"] for row in rows], dtype=object)
     table.attrs = {"notes": list(notes)}
-    return table
+    return with_levels(table)

@@ -6,7 +6,7 @@ each of the paper's protocols, which is followed to the letter. The authors' scr
 it into ``1cls/<object>/train/good`` and so on. VisA is CC BY 4.0.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -14,9 +14,8 @@ import pandas as pd
 
 from spdlib import paths
 from spdlib.datasets.download import fetch, is_unpacked, unpack
-from spdlib.datasets.files import folders, wanted
+from spdlib.datasets.files import Categories, folders, wanted
 from spdlib.datasets.layouts import is_mvtec, mvtec
-from spdlib.datasets.levels import with_levels
 from spdlib.datasets.samples import make_table, sample
 
 URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar"
@@ -28,9 +27,7 @@ COLUMNS = (*KNOWN, "object", "image", "mask")
 
 
 def visa(
-    root: str | Path | None = None,
-    categories: str | Sequence[str] | None = None,
-    protocol: str = "one_class",
+    root: str | Path | None = None, categories: Categories = None, protocol: str = "one_class"
 ) -> pd.DataFrame:
     """The samples of VisA, split as published.
 
@@ -60,9 +57,8 @@ def visa(
     arranged = root if root.name == name else root / name
     if arranged.is_dir():
         return mvtec(arranged, categories)
-    raise FileNotFoundError(
-        f"{root} holds neither split_csv nor {name}; VisA's archive brings split_csv"
-    )
+    lacking = f"neither split_csv nor {name}; VisA's archive brings split_csv"
+    raise FileNotFoundError(f"{root} holds {lacking}")
 
 
 def layout(root: Path) -> str | None:
@@ -99,10 +95,8 @@ def download_visa(root: str | Path | None = None, url: str = URL, sha256: str = 
     if is_unpacked(root, sha256):
         return root
     if root.exists() and any(root.iterdir()):
-        raise FileExistsError(
-            f"{root} holds files that are not, or not all, of {url}. If it is VisA, visa() reads "
-            "it as it is; otherwise remove it or name another folder"
-        )
+        hint = "If it is VisA, visa() reads it as it is; otherwise remove it or name another folder"
+        raise FileExistsError(f"{root} holds files that are not, or not all, of {url}. {hint}")
     archive = fetch(url, root.parent / url.rsplit("/", 1)[-1], sha256)
     unpack(archive, root, sha256)
     archive.unlink()
@@ -136,10 +130,8 @@ def official_splits(images: Iterable[str | Path], protocol: str) -> list[str | N
         if arranged.name in SPLIT_FILES.values() and side.name in KNOWN["split"]:
             if arranged.name == SPLIT_FILES[protocol]:
                 return side.name
-            raise ValueError(
-                f"{image} is arranged for {arranged.name}; {protocol} needs the folder "
-                f"{SPLIT_FILES[protocol]} or the published layout with split_csv"
-            )
+            needed = f"the folder {SPLIT_FILES[protocol]} or the published layout with split_csv"
+            raise ValueError(f"{image} is arranged for {arranged.name}; {protocol} needs {needed}")
         # <object>/Data/Images/Normal/000.JPG
         if kind.name != "Data" or not (known := splits(root)):
             return None
@@ -165,23 +157,20 @@ def _split_file(root: Path, protocol: str) -> pd.DataFrame:
     return rows
 
 
-def _published(root: Path, categories, protocol: str) -> pd.DataFrame:
+def _published(root: Path, categories: Categories, protocol: str) -> pd.DataFrame:
     rows = _split_file(root, protocol)
     present = [name for name in rows.object.unique() if (root / name).is_dir()]
     if not present:
         raise FileNotFoundError(f"{root} holds split_csv, but none of the objects it lists")
     asked = wanted(categories, present, root)
-    notes = [root / name / "image_anno.csv" for name in asked]
-    tables = [
-        pd.read_csv(file, dtype=str, keep_default_na=False) for file in notes if file.exists()
-    ]
-    defects = {image: label for t in tables for image, label in zip(t.image, t.label, strict=True)}
+    defects: dict[str, str] = {}
+    for file in (root / name / "image_anno.csv" for name in asked):
+        if file.exists():
+            notes = pd.read_csv(file, dtype=str, keep_default_na=False)
+            defects |= dict(zip(notes.image, notes.label, strict=True))
     samples = []
     for row in rows[rows.object.isin(asked)].itertuples():
-        anomalous = row.label == "anomaly"
-        defect = defects.get(row.image, "anomaly") if anomalous else "good"
-        mask = root / row.mask if row.mask else None
-        samples.append(
-            sample(root / row.image, int(anomalous), row.object, defect, row.split, mask)
-        )
-    return with_levels(make_table(samples))
+        label, mask = int(row.label == "anomaly"), row.mask and root / row.mask
+        defect = defects.get(row.image, "anomaly") if label else "good"
+        samples.append(sample(root / row.image, label, row.object, defect, row.split, mask))
+    return make_table(samples)

@@ -27,11 +27,5 @@ from spdlib.metrics.measures import (
     evaluate,
     max_f1,
     pixel_metrics,
-)  # fmt: skip
+)
 from spdlib.metrics.resampling import bootstrap, bootstrap_difference, weighted
-
-__all__ = [
-    "Confusion", "Curve", "MaxF1", "Metrics", "aupr", "aupro", "auroc", "average_precision",
-    "bootstrap", "bootstrap_difference", "confusion", "evaluate", "max_f1", "pixel_metrics",
-    "pr_curve", "roc_curve", "weighted",
-]  # fmt: skip

@@ -97,16 +97,13 @@ def _count(rows: pd.DataFrame) -> Counts:
 def _rows(found: Metrics, spread: dict | None, category: str, task: str) -> pd.DataFrame:
     rows = results.rows(found, spread, category=category, task=task)
     best = rows.metric == METRICS["max_f1"].title
-    return rows.astype({"low": float, "high": float}).assign(
-        threshold=best.map({True: found.threshold})
-    )
+    rows["threshold"] = best.map({True: found.threshold})
+    return rows.astype({"low": float, "high": float})
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m spdlib.metrics",
-        description="Exact AU-ROC, AU-PR, AU-PRO and max F1 of anomaly maps, of any model.",
-    )
+    about = "Exact AU-ROC, AU-PR, AU-PRO and max F1 of anomaly maps, of any model."
+    parser = argparse.ArgumentParser(prog="python -m spdlib.metrics", description=about)
     add = parser.add_argument
     add("maps", help="folder of maps: .tiff, .npy or .png, laid out as the masks are")
     add("masks", help="folder of masks, or the data set's: MVTec AD, VisA, masks/, or flat")

@@ -78,10 +78,7 @@ def region_shares(masks: Array) -> Array | None:
 
 
 def _count_split(
-    positives: Array,
-    negatives: Callable[[int], Iterable[Array]],
-    name: str,
-    shares: Array | None = None,
+    positives: Array, negatives: Callable[[int], Iterable[Array]], name: str, shares: Array | None
 ) -> Counts:
     thresholds, place, counts = np.unique(positives, return_inverse=True, return_counts=True)
     below = np.zeros(len(thresholds), np.int64)
@@ -142,10 +139,8 @@ def _binary(labels: Array, name: str) -> Array:
     strange = ~ones & (labels != 0)
     if strange.any():
         some = ", ".join(dict.fromkeys(str(value) for value in labels[strange][:1000]))
-        raise ValueError(
-            f"{name}: expected 0 and 1, found {some[:40]} ...; for class ids or 0 and 255, "
-            f"pass {name} > 0"
-        )
+        hint = f"for class ids or 0 and 255, pass {name} > 0"
+        raise ValueError(f"{name}: expected 0 and 1, found {some[:40]} ...; {hint}")
     return ones
 
 

@@ -50,12 +50,9 @@ def find(maps: str | Path, masks: str | Path) -> pd.DataFrame:
     by_place = {_place(path, masks): path for path in _mask_files(masks)}
     depth = min((d for path in found if (d := _depth(path, maps)) is not None), default=None)
     rows = [(path, by_place.get(_place(path, maps)), *_kind(path, maps, depth)) for path in found]
-    _refuse(
-        f"{path}: there is no mask {'/'.join(_place(path, maps))} in {masks}; a normal image lies "
-        "in a folder `good`, or has a black mask"
-        for path, mask, _, anomalous in rows
-        if mask is None and anomalous is not False
-    )
+    lost = [path for path, mask, _, anomalous in rows if mask is None and anomalous is not False]
+    hint = "a normal image lies in a folder `good`, or has a black mask"
+    _refuse(f"{p}: there is no mask {'/'.join(_place(p, maps))} in {masks}; {hint}" for p in lost)
     return pd.DataFrame(rows, columns=["path", "mask", "category", "anomalous"], dtype=object)
 
 
@@ -158,10 +155,8 @@ def _look(pair: Any, resize: bool) -> dict[str, Any]:
     truth = _truth(pair, values)
     if truth.shape != values.shape and not resize:
         sizes = ["{} x {}".format(*shape[::-1]) for shape in (values.shape, truth.shape)]
-        raise ValueError(
-            f"{pair.path}: the map is {sizes[0]}, its mask {sizes[1]}; --resize brings maps to "
-            "the size of their masks"
-        )
+        hint = "--resize brings maps to the size of their masks"
+        raise ValueError(f"{pair.path}: the map is {sizes[0]}, its mask {sizes[1]}; {hint}")
     return {
         "score": values.max(), "low": values.min(), "precision": values.dtype,
         "label": int(truth.any() or bool(pair.anomalous)), "height": truth.shape[0],

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import nan
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from numpy.typing import ArrayLike
 
 from spdlib.metrics.counting import checked, count, count_pixels
 from spdlib.metrics.counts import LIMIT, Counts, MaxF1
+
+Pixels: TypeAlias = ArrayLike | Iterable[ArrayLike]  # an array of images, or batches of them
 
 
 class Metric(NamedTuple):
@@ -148,11 +150,7 @@ def evaluate(labels: ArrayLike, scores: ArrayLike) -> Metrics:
     return from_counts(count(labels, scores))
 
 
-def pixel_metrics(
-    maps: ArrayLike | Iterable[ArrayLike],
-    masks: ArrayLike | Iterable[ArrayLike],
-    limit: float = LIMIT,
-) -> Metrics:
+def pixel_metrics(maps: Pixels, masks: Pixels, limit: float = LIMIT) -> Metrics:
     """All metrics over all pixels of all images, normal images included.
 
     Args:
@@ -178,11 +176,7 @@ def pixel_metrics(
     return from_counts(count_pixels(maps, masks), limit)
 
 
-def aupro(
-    maps: ArrayLike | Iterable[ArrayLike],
-    masks: ArrayLike | Iterable[ArrayLike],
-    limit: float = LIMIT,
-) -> float:
+def aupro(maps: Pixels, masks: Pixels, limit: float = LIMIT) -> float:
     """Area under the per-region overlap: the mean share of a defect that is found.
 
     A region is a connected patch of a mask (8 neighbours) within one image, and each counts the

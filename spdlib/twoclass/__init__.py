@@ -8,8 +8,3 @@ images, and encoders on the same draws.
 from spdlib.twoclass.models import Classifier, Segmenter, pooled_features, probe
 from spdlib.twoclass.presets import settings
 from spdlib.twoclass.training import Predictions, TwoClassTraining, check_images, predict, train
-
-__all__ = [
-    "Classifier", "Predictions", "Segmenter", "TwoClassTraining", "check_images",
-    "pooled_features", "predict", "probe", "settings", "train",
-]  # fmt: skip

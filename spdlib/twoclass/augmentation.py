@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from spdlib.datasets.samples import item
 from spdlib.images import Images
 
 # Images as they are; mirrored left to right and top to bottom, each with probability 1/2; flips,
@@ -110,14 +111,10 @@ class TrainingImages(Dataset):
             return default_collate([self[one] for one in place])
         number = int(self.order[place])
         pixels, truth = self.images.read(number)
-        image, mask = tv_tensors.Image(pixels), tv_tensors.Mask(truth[None])
+        pair = tv_tensors.Image(pixels), tv_tensors.Mask(truth[None])
         # torchvision's transforms draw from the global generator, which is put back afterwards.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng([self.seed, place]).integers(2**63)))
-            image, mask = self.augment(image, mask)
-        return {
-            "image": image.as_subclass(torch.Tensor).float() / 255,
-            "mask": mask.as_subclass(torch.Tensor)[0],
-            "label": int(self.images.table.label.iloc[number]),
-            "index": number,
-        }
+            pair = self.augment(*pair)
+        image, mask = (part.as_subclass(torch.Tensor) for part in pair)
+        return item(image, mask[0], self.images.table.label.iloc[number], number)

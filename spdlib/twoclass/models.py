@@ -4,6 +4,7 @@ All start from an :class:`~spdlib.encoders.Encoder`, whose weights they copy.
 """
 
 import copy
+from typing import TypeAlias
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import sigmoid_focal_loss
 
+from spdlib import features
 from spdlib.encoders import Encoder
 from spdlib.twoclass.presets import TwoClass
 
@@ -83,13 +85,10 @@ class Segmenter(nn.Module):
 
     def __init__(self, encoder: Encoder, decoder_width: int = 256, seed: int = 0):
         super().__init__()
+        name, widths = encoder.architecture.unet, [max(decoder_width >> n, 16) for n in range(5)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.unet = smp.Unet(
-                encoder.architecture.unet,
-                encoder_weights=None,
-                decoder_channels=[max(decoder_width >> block, 16) for block in range(5)],
-            )
+            self.unet = smp.Unet(name, encoder_weights=None, decoder_channels=widths)
         network = self.unet.encoder.model
         # The same names on both sides, but timm joins some by underscores.
         given = {n.replace(".", "_"): value for n, value in encoder.network.state_dict().items()}
@@ -113,6 +112,9 @@ class Segmenter(nn.Module):
         return focal_loss(self(batch["image"]), batch["mask"], settings.focal_gamma, alpha)
 
 
+Model: TypeAlias = Classifier | Segmenter
+
+
 def focal_loss(
     logits: Tensor, masks: Tensor, gamma: float = 2.0, alpha: float | None = 0.25
 ) -> Tensor:
@@ -134,21 +136,12 @@ def focal_loss(
     return sigmoid_focal_loss(logits, masks.to(logits.dtype), alpha, gamma, reduction="mean")
 
 
-@torch.inference_mode()
-def pooled_features(encoder: Encoder, images: Dataset, batch_size: int = 8) -> NDArray[np.float32]:
-    """The encoder's pooled features (N, D) of images, in their order.
-
-    On a CPU a few images at a time are up to twice as fast as many, whose activations outgrow
-    what malloc keeps.
-    """
-    device = next(encoder.parameters()).device
-    batches = DataLoader(images, batch_size)
-    return torch.cat([encoder(batch["image"].to(device)).cpu() for batch in batches]).numpy()
+def pooled_features(encoder: Encoder, images: Dataset) -> NDArray[np.float32]:
+    """The encoder's pooled features (N, D) of images, in their order."""
+    return features.pooled(encoder, DataLoader(images, 8)).numpy()
 
 
-def probe(
-    features: ArrayLike, labels: ArrayLike, others: ArrayLike, strength: float = PROBE_STRENGTH
-) -> NDArray[np.float64]:
+def probe(features: ArrayLike, labels: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
     """A linear probe: a head trained on features of an encoder that stays as it is.
 
     Features are brought to length 1, so that one strength suits all encoders; classes weigh
@@ -158,7 +151,6 @@ def probe(
         features: Features of the training images (N, D).
         labels: 0 and 1 (N,), of both classes.
         others: Features of the images to score (M, D).
-        strength: Inverse of the penalty on the weights' squares.
 
     Returns:
         Log odds (M,) of an anomaly.
@@ -169,6 +161,6 @@ def probe(
     labels = np.asarray(labels)
     if len(np.unique(labels)) < 2:
         raise ValueError("labels: a class is missing; two-class training needs both")
-    head = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
+    head = LogisticRegression(C=PROBE_STRENGTH, class_weight="balanced", max_iter=1000)
     head.fit(normalize(features), labels)
     return head.decision_function(normalize(others))

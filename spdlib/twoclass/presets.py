@@ -26,10 +26,6 @@ STATED = {  # in appendix C; the rest is ours
     "epochs": "appendix C", "iterations": "appendix C", "learning_rate": "appendix C",
     "optimizer": "appendix C, high-shot", "freeze": "appendix C, high-shot",
 }  # fmt: skip
-PAPER: dict[str, Any] = {
-    "size": 224, "batch_size": 16, "optimizer": "sgd", "learning_rate": 1e-4,
-    "augment": "shifts", "balance": "sampling", "decoder_width": 256,
-}  # fmt: skip
 # Anomalous pixels are few: tens of iterations with their usual weight find none of them.
 SHORT = {"learning_rate": 2e-3, "focal_alpha": 0.9}
 LAPTOP: dict[str, Any] = {"size": 96, "batch_size": 8, "optimizer": "adam", "decoder_width": 64}
@@ -43,22 +39,22 @@ CASES: dict[tuple[str, bool], tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 class TwoClass(BaseModel):
-    """Everything that decides what a training ends in."""
+    """Everything that decides what a training ends in; the defaults are the paper's, or ours."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     task: Task  # detection: images; segmentation: pixels
     epochs: Count | None = None  # passes over the images, or else iterations
     iterations: Count | None = None  # batches, or else epochs
-    batch_size: Annotated[int, Field(gt=1)]  # images an iteration, over all devices
-    size: ImageSize  # side of the images, pixels
+    batch_size: Annotated[int, Field(gt=1)] = 16  # images an iteration, over all devices
+    size: ImageSize = 224  # side of the images, pixels
     freeze: bool = False  # keep the encoder and its statistics; only head or decoder learn
-    optimizer: Literal["sgd", "adam"]  # sgd: with momentum 0.9
-    learning_rate: Positive  # fixed, of all weights that learn
+    optimizer: Literal["sgd", "adam"] = "sgd"  # sgd: with momentum 0.9
+    learning_rate: Positive = 1e-4  # fixed, of all weights that learn
     weight_decay: NotNegative = 0.0  # of all weights that learn
-    augment: Augment  # of training images
-    balance: Balance  # of the classes
-    decoder_width: Annotated[int, Field(ge=16, multiple_of=16)]  # of the U-Net's deepest block
+    augment: Augment = "shifts"  # of training images
+    balance: Balance = "sampling"  # of the classes
+    decoder_width: Annotated[int, Field(ge=16, multiple_of=16)] = 256  # of a U-Net's deepest block
     focal_gamma: NotNegative = 2.0  # of the focal loss; 0: cross-entropy
     focal_alpha: Annotated[float, Field(gt=0, lt=1)] | None = 0.25  # weight of anomalous pixels
     seed: Annotated[int, Field(ge=0)] = 0  # of head or decoder, order and augmentation
@@ -94,7 +90,7 @@ def settings(task: str, few_shot: bool, preset: str = "laptop", **changes: Any) 
         raise ValueError(f"{preset!r} is no preset of {PRESETS}, or {task!r} no task of {TASKS}")
     changes = {name: value for name, value in changes.items() if value is not None}
     length, laptop = CASES[task, few_shot]
-    values = {"task": task} | PAPER | length
+    values = {"task": task} | length
     if preset == "laptop":
         values |= LAPTOP | laptop
     if {"epochs", "iterations"} & changes.keys():

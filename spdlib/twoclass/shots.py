@@ -7,7 +7,7 @@ draw, are steadier than the results.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,15 +16,18 @@ from torch.utils.data import DataLoader
 
 from spdlib import intervals, metrics, results
 from spdlib.datasets.protocols import FEW_SHOT, few_shot, high_shot
-from spdlib.detectors import DETECTORS, Detector
 from spdlib.encoders import Encoder
-from spdlib.images import Images
+from spdlib.images import Images, numbers_of
+from spdlib.padim import PaDiM
 from spdlib.progress import Bar
 from spdlib.twoclass import Classifier, Predictions, Segmenter, predict, probe, train
+from spdlib.twoclass.models import Model
 from spdlib.twoclass.presets import TwoClass
 
 Case = tuple[int | None, int]  # shots, None for the high-shot split, and number of the draw
-GROUP = ("dataset", "category", "protocol", "task", "downstream_model", "encoder", "metric")
+Splits: TypeAlias = Mapping[Case, pd.DataFrame]  # a table's split for each
+Found: TypeAlias = Mapping[Case, Predictions]  # and what is predicted on its test images
+GROUP = (*results.CELL, "metric")
 
 
 def protocol_name(k: int | None) -> str:
@@ -45,15 +48,10 @@ def possible(table: pd.DataFrame, shots: Sequence[int]) -> list[int]:
 
 def draw(table: pd.DataFrame, cases: Iterable[Case]) -> dict[Case, pd.DataFrame]:
     """A table split for each case, by :mod:`spdlib.datasets.protocols`."""
-    return {
-        (k, number): high_shot(table) if k is None else few_shot(table, k, seed=number)
-        for k, number in cases
-    }
+    return {(k, n): high_shot(table) if k is None else few_shot(table, k, n) for k, n in cases}
 
 
-def probes(
-    features: ArrayLike, images: Images, splits: Mapping[Case, pd.DataFrame]
-) -> dict[Case, Predictions]:
+def probes(features: ArrayLike, images: Images, splits: Splits) -> dict[Case, Predictions]:
     """A linear probe for each split, on features computed once.
 
     Args:
@@ -90,16 +88,14 @@ def run(
         The losses, and what the model says of the test images.
     """
     if settings.task == "detection":
-        model: Classifier | Segmenter = Classifier(encoder, settings.seed)
+        model: Model = Classifier(encoder, settings.seed)
     else:
         model = Segmenter(encoder, settings.decoder_width, settings.seed)
     losses = train(model, images.of(table[table.split == "train"]), settings, bar)
     return losses, predict(model, images.of(test_images(table)))
 
 
-def never_tested(
-    table: pd.DataFrame, splits: Mapping[Case, pd.DataFrame], most: int, seed: int = 0
-) -> pd.DataFrame:
+def never_tested(table: pd.DataFrame, splits: Splits, most: int, seed: int = 0) -> pd.DataFrame:
     """Normal samples of a table that are test images in none of the splits, at most so many."""
     tested = {path for split in splits.values() for path in test_images(split).path}
     normal = table[(table.label == 0) & ~table.path.isin(tested)]
@@ -112,29 +108,21 @@ def test_images(split: pd.DataFrame) -> pd.DataFrame:
 
 
 def one_class(
-    encoder: Encoder,
-    normal: Images,
-    images: Images,
-    splits: Mapping[Case, pd.DataFrame],
-    seed: int = 0,
-    detector: Detector = DETECTORS["padim"],
+    encoder: Encoder, normal: Images, images: Images, splits: Splits, seed: int = 0
 ) -> dict[Case, Predictions]:
-    """One-class predictions of the test images of each number of shots, which were not learned.
+    """PaDiM's predictions of the test images of each number of shots, which were not learned.
 
     Args:
-        encoder: Source of the detector's features.
+        encoder: Source of PaDiM's features.
         normal: Images that it learns.
         images: Images of the splits' table.
         splits: Split tables of :func:`draw`. Draws share their test images, so the first will do.
-        seed: Seed of the detector.
-        detector: Record of the detector; one with maps, where masks are to be found.
+        seed: Seed of PaDiM.
     """
-    model = detector.build(encoder, None, seed)
-    model.fit(batch["image"] for batch in DataLoader(normal, 32))
-    maps, scores = model.score(batch["image"] for batch in DataLoader(images, 32))
+    model = PaDiM(encoder, seed=seed).fit(DataLoader(normal, 32))
+    maps, scores = (part.numpy() for part in model.score(DataLoader(images, 32)))
     labels = images.table.label.to_numpy()
-    heat = None if maps is None else maps.numpy()
-    found = Predictions(labels, scores.numpy(), images.masks.numpy(), heat)
+    found = Predictions(labels, scores, images.masks.numpy(), maps)
     first = {case: split for case, split in splits.items() if case[1] == 0}
     return {case: found.of(images.rows(test_images(split))) for case, split in first.items()}
 
@@ -145,18 +133,11 @@ def of_images(found: Predictions, split: pd.DataFrame, table: pd.DataFrame) -> P
     Raises:
         KeyError: An image of the table is no test image of the split.
     """
-    tested = test_images(split).path
-    place = pd.Series(range(len(tested)), index=tested)
-    return found.of(place.loc[list(table.path)].to_numpy(copy=True))
+    return found.of(numbers_of(table, test_images(split)))
 
 
 def measure(
-    found: Mapping[Case, Predictions],
-    task: str,
-    repeats: int = 0,
-    prefix: str = "",
-    seed: int = 0,
-    **columns: Any,
+    found: Found, task: str, repeats: int = 0, prefix: str = "", seed: int = 0, **columns: Any
 ) -> pd.DataFrame:
     """All metrics of a detector, case by case, as rows of results.
 
@@ -203,10 +184,8 @@ def curve(rows: pd.DataFrame, metric: str = "AU-PR") -> pd.DataFrame:
     rows["shots"] = [n if n == "high-shot" else int(n.removesuffix("-shot")) for n in names]
     by = ["method", "shots"]
     found = intervals.of_means(rows, by)
-    own = rows.groupby(by, sort=False)[["low", "high"]].first().reset_index()
-    for end in ("low", "high"):
-        found[end] = found[end].fillna(own[end].astype(float))
-    return found
+    ends = rows.astype({"low": float, "high": float}).groupby(by, sort=False)[["low", "high"]]
+    return found.fillna(ends.first().reset_index()[["low", "high"]])
 
 
 def differences(table: pd.DataFrame, baseline: str = "imagenet") -> pd.DataFrame:
@@ -238,7 +217,7 @@ def differences(table: pd.DataFrame, baseline: str = "imagenet") -> pd.DataFrame
 
 def gaps(
     rows: pd.DataFrame,
-    found: Mapping[str, Mapping[Case, Predictions]],
+    found: Mapping[str, Found],
     pairs: Iterable[tuple[str, str]],
     shown: Sequence[int],
     repeats: int = 1000,

@@ -20,7 +20,7 @@ from spdlib.images import Images
 from spdlib.loop import Training, fit
 from spdlib.progress import Bar
 from spdlib.twoclass.augmentation import TrainingImages, batch_order
-from spdlib.twoclass.models import Classifier, Segmenter
+from spdlib.twoclass.models import Model
 from spdlib.twoclass.presets import TwoClass
 from spdlib.views import Share
 
@@ -38,11 +38,7 @@ class TwoClassTraining(Training):
     """
 
     def __init__(
-        self,
-        model: Classifier | Segmenter,
-        images: Images,
-        settings: TwoClass,
-        folder: Path | None = None,
+        self, model: Model, images: Images, settings: TwoClass, folder: Path | None = None
     ):
         s, labels = settings, images.table.label.to_numpy()
         self.model, self.settings, self.images = model, s, images
@@ -85,7 +81,7 @@ class TwoClassTraining(Training):
 
 
 def train(
-    model: Classifier | Segmenter,
+    model: Model,
     images: Images,
     settings: TwoClass,
     bar: Bar | str = "training",
@@ -162,7 +158,7 @@ class Predictions(NamedTuple):
 
 
 @torch.inference_mode()
-def predict(model: Classifier | Segmenter, images: Dataset, batch_size: int = 16) -> Predictions:
+def predict(model: Model, images: Dataset, batch_size: int = 16) -> Predictions:
     """Scores, or maps, of images, in their order.
 
     Args:
