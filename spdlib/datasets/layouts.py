@@ -19,20 +19,22 @@ from spdlib.datasets.files import Categories, Folder, match_masks
 from spdlib.datasets.samples import make_table, sample
 
 MASKS = -1  # in place of a label
-HELD_OUT = 0.3  # share of normal images, to test on
 Kind = tuple[int, str]  # label or MASKS, split
 Rows = list[dict[str, Any]]
 
 
-def folder(root: str | Path, categories: Categories = None, seed: int = 0) -> pd.DataFrame:
+def folder(
+    root: str | Path, categories: Categories = None, test_fraction: float = 0.3, seed: int = 0
+) -> pd.DataFrame:
     """The samples of one's own folder, split for one-class training.
 
-    30 % of the normal images, drawn at random, are held out for testing; anomalies are all test.
+    Some of the normal images, drawn at random, are held out for testing; anomalies are all test.
 
     Args:
         root: Holds ``normal/`` and, if there are any, ``anomaly/`` and ``masks/``; or a folder
             per category that does.
         categories: Names of categories, by default all; a single one is named by its folder.
+        test_fraction: Share of a category's normal images held out, in (0, 1).
         seed: Seed for what is held out.
 
     Returns:
@@ -40,15 +42,17 @@ def folder(root: str | Path, categories: Categories = None, seed: int = 0) -> pd
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: The layout is another, a category is unknown, one has fewer than three normal
-            images, or none of its masks fits an image.
+        ValueError: The layout is another, a category is unknown, the fraction is not in (0, 1),
+            a category has fewer than three normal images, or none of its masks fits an image.
     """
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction: {test_fraction} is not between 0 and 1")
 
     def split(path: Path, rows: Rows) -> Rows:
         normal = [row for row in rows if row["label"] == 0]
         need(path / "normal", len(normal), 3, "two to train on and one to test on")
         # Of two held out, a defect can be painted on one.
-        held_out = min(max(2, round(HELD_OUT * len(normal))), len(normal) - 2)
+        held_out = min(max(2, round(test_fraction * len(normal))), len(normal) - 2)
         for number in np.random.default_rng(seed).permutation(len(normal))[held_out:]:
             normal[number]["split"] = "train"
         return sorted(rows, key=lambda row: row["label"])

@@ -17,26 +17,30 @@ from spdlib.datasets.layouts import need
 from spdlib.datasets.samples import make_table, sample
 
 HELD_OUT = ("val", "test")
-SHARE = 0.1  # held out where the tree has no split of its own
 
 
-def tree(root: str | Path, seed: int = 0, categories: Categories = None) -> pd.DataFrame:
+def tree(
+    root: str | Path, test_fraction: float = 0.1, seed: int = 0, categories: Categories = None
+) -> pd.DataFrame:
     """The images under a folder as a table of samples, in the order of their paths.
 
     Args:
         root: The folder; subfolders are searched.
-        seed: Seed for what is held out, a tenth, where the tree has no split of its own.
+        test_fraction: Share held out where the tree has no split of its own, in (0, 1).
+        seed: Seed for what is held out.
         categories: Names of the innermost folders to take, by default all.
 
     Returns:
         The table; ``label`` is 0 throughout, ``category`` the innermost folder's name.
 
     Raises:
-        OSError: There is no such folder.
+        NotADirectoryError: There is no such folder.
         ValueError: It holds no images, or fewer than two where some are to be held out; or
             folders or files in it are named like defects or masks.
     """
     root = Path(root).expanduser().resolve()
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is not a folder")
     found = files.walk(root)
     top = {path: path.relative_to(root).parts[0] for path in found if files.is_image(path)}
     if not top:
@@ -53,7 +57,7 @@ def tree(root: str | Path, seed: int = 0, categories: Categories = None) -> pd.D
     else:
         need(root, len(images), 2, "at least two")
         order = np.random.default_rng(seed).permutation(len(images))
-        held_out = {images[i] for i in order[: round(SHARE * len(images)) or 1]}
+        held_out = {images[i] for i in order[: round(test_fraction * len(images)) or 1]}
     split = {path: "test" if path in held_out else "train" for path in images}
     rows = [sample(path, 0, path.parent.name, "good", split[path]) for path in images]
     return make_table(rows, files.left_out(root, [path for path in found if path not in top]))

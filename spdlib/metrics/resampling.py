@@ -16,16 +16,23 @@ LEVELS = 2000  # distinct thresholds that weighted images keep
 
 
 def bootstrap(
-    labels: ArrayLike, scores: ArrayLike, repeats: int = 1000, seed: int = 0
+    labels: ArrayLike,
+    scores: ArrayLike,
+    repeats: int = 1000,
+    level: float = intervals.LEVEL,
+    seed: int = 0,
+    limit: float = LIMIT,
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of the metrics over resampled images (Efron, 1979).
+    """Percentile intervals of the metrics over resampled images (Efron, 1979).
 
     Args:
         labels: Labels, one an image, or masks: (N,) or (N, H, W), 0 and 1.
         scores: Scores or maps of the same shape. Images are resampled, never pixels, whose
             neighbours say nearly the same.
         repeats: Number of draws of the images with replacement.
+        level: Coverage, e.g. 0.95.
         seed: Seed of the resampling; the same seed draws the same images for every detector.
+        limit: Largest false positive rate, as for :func:`spdlib.metrics.aupro`.
 
     Returns:
         ``(low, high)`` by name of the metric, as exact as :func:`weighted` is.
@@ -34,12 +41,17 @@ def bootstrap(
         ValueError: As for :func:`spdlib.metrics.auroc`.
     """
     count = len(checked(labels, scores)[0])
-    estimates = weighted(labels, scores, intervals.draws(count, repeats, seed))
-    return {name: intervals.percentile(found) for name, found in estimates.items()}
+    estimates = weighted(labels, scores, intervals.draws(count, repeats, seed), limit)
+    return {name: intervals.percentile(found, level) for name, found in estimates.items()}
 
 
 def bootstrap_difference(
-    labels: ArrayLike, scores: ArrayLike, baseline: ArrayLike, repeats: int = 1000, seed: int = 0
+    labels: ArrayLike,
+    scores: ArrayLike,
+    baseline: ArrayLike,
+    repeats: int = 1000,
+    level: float = intervals.LEVEL,
+    seed: int = 0,
 ) -> dict[str, tuple[float, float, float]]:
     """Gain of one detector over another, on the same resampled images.
 
@@ -48,10 +60,11 @@ def bootstrap_difference(
         scores: Scores or maps of the detector, of the same shape.
         baseline: Scores or maps of the detector that it is compared with.
         repeats: Number of draws of the images with replacement, the same for both.
+        level: Coverage.
         seed: Seed of the resampling.
 
     Returns:
-        The difference and the 95 % interval's ends, ``(difference, low, high)``, by name of the
+        The difference and the interval's ends, ``(difference, low, high)``, by name of the
         metric, as exact as :func:`weighted` is.
 
     Raises:
@@ -62,7 +75,10 @@ def bootstrap_difference(
     weights = np.vstack([np.ones(count), intervals.draws(count, repeats, seed)])
     ours, theirs = (weighted(labels, one, weights) for one in (scores, baseline))
     gains = {name: found - theirs[name] for name, found in ours.items()}
-    return {name: (float(gain[0]), *intervals.percentile(gain[1:])) for name, gain in gains.items()}
+    return {
+        name: (float(gain[0]), *intervals.percentile(gain[1:], level))
+        for name, gain in gains.items()
+    }
 
 
 def weighted(
