@@ -13,6 +13,7 @@ import pytest
         ("spdlib.metrics", ["torch", "matplotlib"]),
         ("spdlib.architectures", ["torch", "timm"]),
         ("spdlib.datasets", ["timm", "lightly", "pytorch_lightning", "matplotlib"]),
+        ("spdlib.notebooks", ["nbformat", "torch"]),
         ("spdlib.sweep", ["torch", "papermill", "distributed"]),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 from notebook_files import write_notebook
 from PIL import Image
 
-from spdlib import execution, paths
+from spdlib import execution, notebooks, paths
 from spdlib.notebooks import run
 
 # A minute at most each, on two cores. Everything else stays at its default.
@@ -184,7 +184,7 @@ def project(tmp_path, monkeypatch):
 
 
 def test_every_notebook_gets_what_it_declares_of_a_data_set(project, tmp_path):
-    assert run.main(["run", "--dataset", "parts #1"]) == 0
+    assert notebooks.main(["run", "--dataset", "parts #1"]) == 0
     place = str(tmp_path / "parts #1")
     runs = tmp_path / "runs" / "parts #1"
     assert project == [
