@@ -107,15 +107,17 @@ def training(histories: Histories) -> Figure:
         if len(projections) and not projections.equals(features):
             apart["of projections"] = ":"
             _line(spot, projections, **looks[method] | {"linestyle": ":", "label": None})
-    cosines.legend(handles=[panels.key(k, "-", color=colour) for k, colour in signs.items()])
+    columns = pd.concat([table.dropna(axis=1, how="all") for table in histories.values()]).columns
+    if "cos_positive" in columns:
+        cosines.legend(handles=[panels.key(k, "-", color=colour) for k, colour in signs.items()])
+    if "spd_accuracy" in columns:
+        cosines.set_title("accuracy: blended or not")
     if not cosines.lines:
         style.say(cosines, "no SPD term")
     if len(apart) > 1:
         spot.legend(handles=[panels.key(k, line, color="black") for k, line in apart.items()])
     spot.axhline(0.5, color=style.GREY, linewidth=1)
     spot.yaxis.set_major_formatter(panels.PERCENT)
-    if any(len(_known(history, "spd_accuracy")) for history in histories.values()):
-        cosines.set_title("accuracy: blended or not")
     return fig
 
 
@@ -195,7 +197,8 @@ def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
     Args:
         spots: Results of :func:`spdlib.pretraining.monitors.spot_the_difference`, by method.
     """
-    fig, axes = style.figure(1, len(spots), 3.8, squeeze=False, sharex=True, sharey=True)
+    height = min(3.8, 1.5 + 7 / len(spots))  # panels are square
+    fig, axes = style.figure(1, len(spots), height, squeeze=False, sharex=True, sharey=True)
     scaled = {}
     for method, spot in spots.items():
         pair = np.stack([spot[kind] for kind in KINDS]) / unit(spot["features"])
@@ -207,7 +210,7 @@ def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
         ax.plot(weak, blended, ".", color=style.BLACK, markersize=4, alpha=0.5)
         name, farther = style.words(style.method_name(method), 22), np.mean(blended > weak)
         ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal",
-               title=f"{name}\nblended farther: {farther:.0%} of images")  # fmt: skip
+               title=f"{name}\nblended farther: {farther:.0%}")  # fmt: skip
         panels.both_axes(ax, panels.PLAIN)
     axes[0, 0].set_ylabel("distance of the blended view")
     fig.supxlabel("distance of the weak view (1: the median distance of two images)", fontsize=10)
