@@ -160,8 +160,10 @@ def test_distances_are_in_units_of_two_images_and_shares_counted():
     points = fig.axes[0].lines[1]
     np.testing.assert_allclose(points.get_xdata(), spots["imagenet"]["weak"] / unit, rtol=1e-6)
     farther = sum(b > w for w, b in zip(*(spots["imagenet"][k] for k in plots.KINDS), strict=True))
-    assert fig.axes[0].get_title().endswith(f"\nblended farther: {farther / 40:.0%} of images")
+    assert fig.axes[0].get_title().endswith(f"\nblended farther: {farther / 40:.0%}")
     assert titles_apart(fig)
+    four = {name: spot() for name in ("imagenet", "simsiam", "simsiam_spd", "simsiam_spd_image")}
+    assert titles_apart(plots.distances(four))
 
 
 def test_neighbours_have_frames_of_their_kind(images):
