@@ -1,1 +1,9 @@
-import spdlib  # noqa: F401  # before a test imports torch: it says how threads wait
+"""Before a test imports torch: how many threads it may have, and (spdlib) how they wait."""
+
+import os
+
+# Tests that run beside each other share the cores, and so do the processes that they start.
+if (beside := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))) > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // beside)))
+
+import spdlib  # noqa: F401
