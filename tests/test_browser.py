@@ -73,7 +73,7 @@ const kinds = ['application/vnd.jupyter.error', 'application/vnd.jupyter.stderr'
 const found = kinds.flatMap(kind => [...document.querySelectorAll(`[data-mime-type="${kind}"]`)]);
 const words = /Error displaying widget|model not found|Loading widget/i;
 const output = [...document.querySelectorAll('.jp-OutputArea-output')];
-return [...found, ...output.filter(one => words.test(one.innerText))].map(one => one.innerText);
+return [...found, ...output.filter(one => words.test(one.innerText))].map(one => one.textContent);
 """
 
 
