@@ -54,7 +54,6 @@ TINY = {
 }
 READS_ENCODERS = ("03_padim_evaluation", "05_gradcam_attention", "06_two_class")
 ALL = execution.find()
-pytestmark = pytest.mark.xdist_group("notebooks")  # one process: 02 is run once for them
 
 
 @pytest.fixture(scope="module")
