@@ -35,8 +35,10 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*m")  # in the messages of coloured tracebacks
 SCALARS = (bool, int, float, str)
-ASSIGNMENT = re.compile(r"(\w+)(?:: (.+?))? = (.+)", re.S)  # as ast.unparse writes it
+# papermill reads neither `str | None` nor a comment with an equals sign.
+ANNOTATION = re.compile(r"^(\w+\s*:)([^=#\n]*)", re.M)
 SAYS_NONE = re.compile(r"^(\w+)\s*:[^#\n]*#.*\bNone\b", re.M)  # in a comment
+COMMENT = re.compile(r"""^((?:[^#'"\n]|"[^"\n]*"|'[^'\n]*')*)#.*$""", re.M)
 
 
 def find(names: list[str] | None = None) -> list[Path]:
@@ -113,25 +115,25 @@ def declared(notebook: str | Path) -> dict[str, Parameter]:
 
     Raises:
         FileNotFoundError: There is no such notebook.
-        ValueError: It is not a notebook, none of its cells is tagged ``parameters``, or the one
-            that is holds no Python.
+        ValueError: It is not a notebook, or none of its cells is tagged ``parameters``.
     """
-    from IPython.core.inputtransformer2 import TransformerManager  # it knows magics
+    import papermill
 
-    tagged = [c.source for c in read(notebook).cells if "parameters" in c.metadata.get("tags", ())]
-    if not tagged:
+    nb = read(notebook)
+    nb.cells = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
+    if not nb.cells:
         raise ValueError(f"{paths.show(notebook)}: none of its cells is tagged 'parameters'")
-    try:
-        statements = ast.parse(TransformerManager().transform_cell(tagged[0])).body
-    except SyntaxError as error:
-        raise ValueError(f"{paths.show(notebook)}: its parameters are no Python: {error}") from None
-    says_none = SAYS_NONE.findall(tagged[0])
-    found = filter(None, (ASSIGNMENT.fullmatch(ast.unparse(one)) for one in statements))
-    return {one[1]: _parameter(one, says_none) for one in found}
+    source = nb.cells[0].source
+    nb.cells[0].source = ANNOTATION.sub(
+        lambda match: match[1] + re.sub(r"[^\w\[\]\s]", ",", match[2]), COMMENT.sub(r"\1", source)
+    )
+    says_none = SAYS_NONE.findall(source)
+    found = papermill.inspect_notebook(nb).values()
+    return {one["name"]: _parameter(one, one["name"] in says_none) for one in found}
 
 
 def fit(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> Values:
-    """Given values, or their text, as a notebook's parameters, in the order it declares them.
+    """Given values, or their text, as a notebook's parameters.
 
     Raises:
         ValueError: A name is unknown or a value does not fit; one line each.
@@ -146,7 +148,7 @@ def fit(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> Values:
             problems.append(str(error))
     if problems:
         raise ValueError("\n  ".join(problems))
-    return {name: values[name] for name in known if name in values}
+    return values
 
 
 def parse(text: str, name: str, loader: type = yaml.BaseLoader) -> Any:
@@ -317,12 +319,11 @@ def print_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _parameter(found: re.Match[str], says_none: list[str]) -> Parameter:
-    """A parameter from the code of its annotation, if it has one, and of its default."""
-    name, annotation, value = found.groups("")
-    words, default = re.findall(r"\w+", annotation), None
+def _parameter(found: Mapping[str, str], says_none: bool) -> Parameter:
+    """A parameter as papermill finds it: texts of its annotation and of its default."""
+    words, default = re.findall(r"\w+", found["inferred_type_name"]), None
     with suppress(ValueError, SyntaxError):  # an expression: only the notebook knows its value
-        default = ast.literal_eval(value)
+        default = ast.literal_eval(found["default"])
     is_list = "list" in words or isinstance(default, list)
     item = default[0] if is_list and default else default
     kinds = [kind for kind in SCALARS if kind.__name__ in words]
@@ -332,8 +333,8 @@ def _parameter(found: re.Match[str], says_none: list[str]) -> Parameter:
         kind = str  # `list = None` says no more; names are the most common
     for _ in range(max(words.count("list"), is_list) if kind is not Any else 0):
         kind = GenericAlias(list, kind)
-    is_none = name in says_none or value == "None" or not {"None", "Optional"}.isdisjoint(words)
-    return Parameter(name, kind, is_list or is_none, default)
+    is_optional = is_list or says_none or found["default"] == "None" or "None" in words
+    return Parameter(found["name"], kind, is_optional or "Optional" in words, default)
 
 
 def _html(nb: NotebookNode, title: str) -> str:
