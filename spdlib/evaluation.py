@@ -373,11 +373,14 @@ class _Source:
         batches = DataLoader(Subset(self.images, numbers), self.batch_size)
         with features.gathering(self.encoder, self.gather) as found:
             yield from (batch["image"] for batch in batches)
-        self.kept.update(zip(numbers, itertools.chain(*found), strict=False))
+        gathered = list(itertools.chain(*found))
+        if len(gathered) == len(numbers):  # not of a detector with other passes of its own
+            self.kept.update(zip(numbers, gathered, strict=True))
 
     def complete(self, count: Counter) -> None:
-        """Lets the images pass if none have yet."""
-        if not self.kept:
+        """Lets the images pass if not all have left their features."""
+        if len(self.kept) < len(self.images):
+            self.gather = False  # what passes now is returned
             self.kept.update(enumerate(features.pooled(self.encoder, count(self.read()))))
 
     def features(self, chosen: Any = slice(None)) -> Iterator[Tensor]:

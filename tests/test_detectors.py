@@ -9,7 +9,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
 from spdlib import evaluation, features
-from spdlib.detectors import DETECTORS
+from spdlib.detectors import DETECTORS, Detector
 from spdlib.encoders import load_encoder
 from spdlib.metrics import auroc
 from spdlib.patchcore import PatchCore, coreset
@@ -136,6 +136,22 @@ def test_all_detectors_are_evaluated_as_one_by_one(table, encoder):
         evaluation.evaluate(table, encoders, SIZE, detector="padm")
     with pytest.raises(ValueError, match="accelerator: 'tpu' is not here"):
         evaluation.evaluate(table, encoders, SIZE, device="tpu")
+
+
+def test_features_are_right_beside_a_detector_with_passes_of_its_own(table, encoder, monkeypatch):
+    class Twice(PatchCore):
+        def _patches(self, batches):
+            for batch in batches:
+                list(features.stage_maps(self.encoder, batch, 2))
+                yield from super()._patches([batch])
+
+    record = Detector("twice", lambda encoder, *_: Twice(encoder))
+    monkeypatch.setitem(DETECTORS, "twice", record)
+    encoders = {"imagenet": encoder}
+    both = evaluation.evaluate_all(table, encoders, ["neighbours", "twice"], SIZE)
+    alone = evaluation.evaluate(table, encoders, SIZE, detector="neighbours")
+    found = both["neighbours"].scores["imagenet"]
+    np.testing.assert_allclose(found, alone.scores["imagenet"], rtol=1e-3)
 
 
 @pytest.mark.slow
