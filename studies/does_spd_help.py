@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date, datetime
 from functools import lru_cache
@@ -182,12 +182,26 @@ def photographs_in(folder: str) -> list[str]:
 
 def cell(part: str, arm: str, seed: int, options: argparse.Namespace) -> list[dict]:
     """Trains and measures one arm with one seed; its rows."""
-    if options.until and datetime.now().strftime("%H:%M") >= options.until:
+    if late(options):
         return []
     torch.set_num_threads(1)
     began = time.process_time()
     choice = {} if part == "choice" else chosen(read())
     encoder = trained(arm, seed, choice, options.tiny_imagenet).eval()
+    rows = measured(encoder, part, options)
+    if options.keep:
+        export(encoder, Path(options.keep) / f"{arm}_{seed}.safetensors")
+    about = {"part": part, "arm": arm, "seed": seed, "machine": f"{processor()}, one thread"}
+    return described(rows, encoder, about, began)
+
+
+def late(options: argparse.Namespace) -> bool:
+    """Whether no cell is to begin any more."""
+    return bool(options.until) and datetime.now().strftime("%H:%M") >= options.until
+
+
+def measured(encoder: Encoder, part: str, options: argparse.Namespace) -> list[dict]:
+    """All measures of an encoder on the test sets that there are."""
     rows: list[dict] = []
     for bench in testsets.benches("elpv", part == "choice"):
         rows += testsets.detected(encoder, bench)
@@ -196,13 +210,16 @@ def cell(part: str, arm: str, seed: int, options: argparse.Namespace) -> list[di
         for bench in testsets.benches(options.screw) if options.screw else ():
             rows += testsets.detected(encoder, bench)
         rows += testsets.paired(encoder, options.deeppcb) if options.deeppcb else []
-    if options.keep:
-        export(encoder, Path(options.keep) / f"{arm}_{seed}.safetensors")
-    about = {
-        "part": part, "arm": arm, "seed": seed, "seconds": round(time.process_time() - began),
-        "steps": encoder.provenance.get("steps", 0), "date": date.today().isoformat(),
-        "command": f"python studies/does_spd_help.py run --arms {arm} --seeds {seed}",
-        "commit": commit(), "machine": machine(),
+    return rows
+
+
+def described(rows: list[dict], encoder: Encoder, about: dict, began: float) -> list[dict]:
+    """The rows with what made them, and how: the command is that of the script that runs."""
+    script = f"python studies/{Path(sys.argv[0]).name}"
+    about |= {
+        "seconds": round(time.process_time() - began), "date": date.today().isoformat(),
+        "steps": encoder.provenance.get("steps", 0), "commit": commit(),
+        "command": f"{script} run --arms {about['arm']} --seeds {about['seed']}",
     }  # fmt: skip
     return [{"low": None, "high": None} | about | row for row in rows]
 
@@ -217,31 +234,32 @@ def commit() -> str:
 
 
 @lru_cache
-def machine() -> str:
+def processor() -> str:
     """The kind of processor: sums are rounded differently on another."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else 'unknown'}, one thread"
+    return names[0] if names else "unknown"
 
 
-def read() -> pd.DataFrame:
+def read(path: Path = CSV) -> pd.DataFrame:
     """The rows so far."""
-    return pd.read_csv(CSV) if CSV.is_file() else pd.DataFrame(columns=list(COLUMNS))
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
 
 
-def add(rows: list[dict]) -> None:
-    """Appends rows to the file."""
-    CSV.parent.mkdir(parents=True, exist_ok=True)
+def add(rows: list[dict], path: Path = CSV) -> int:
+    """Appends rows to the file; none of them is wrong."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table[["value", "low", "high"]] = table[["value", "low", "high"]].astype(float).round(6)
-    table.to_csv(CSV, mode="a", index=False, header=not CSV.is_file())
+    table.to_csv(path, mode="a", index=False, header=not path.is_file())
+    return 0
 
 
-def compare(rows: list[dict]) -> int:
+def compare(rows: list[dict], path: Path = CSV) -> int:
     """Holds rows that were made again against the file; returns how many differ."""
     keys = ["arm", "seed", "test", "category", "measure"]
     new = pd.DataFrame(rows)[[*keys, "value"]].round(6)
-    both = new.merge(read()[[*keys, "value"]], on=keys, suffixes=("_new", ""))
+    both = new.merge(read(path)[[*keys, "value"]], on=keys, suffixes=("_new", ""))
     other = both[both.value_new != both.value]
     print(f"{len(both)} values made again, {len(other)} differ", *([other] if len(other) else []))
     return len(other) + (not len(both))
@@ -249,40 +267,56 @@ def compare(rows: list[dict]) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Makes what is asked for and not there yet."""
-    there = {(row.arm, row.seed) for row in read()[["arm", "seed"]].drop_duplicates().itertuples()}
-    wanted = [
-        (part, arm, seed) for part, arm, seed in cells()
-        if (not options.arms or arm in options.arms)
-        and (options.seeds is None or seed in options.seeds)
-        and (options.check or (arm, seed) not in there)
-    ]  # fmt: skip
+    wanted = asked(list(cells()), read(), options)
     if not options.tiny_imagenet:
         wanted = [one for one in wanted if not one[1].startswith("scratch")]
         print("without --tiny-imagenet: no training from random weights")
-    without = [f"without --{n}" for n in ("screw", "deeppcb") if not vars(options)[n]]
-    print(f"{len(wanted)} cells", *without)
-    wrong = 0
     # Choices first: the rest depends on them.
-    for chosen_first in (True, False):
-        group = [one for one in wanted if (one[0] == "choice") == chosen_first]
-        with ProcessPoolExecutor(options.jobs) as executor:
-            for done in as_completed([executor.submit(cell, *one, options) for one in group]):
-                if rows := done.result():
-                    about = (rows[0][key] for key in ("arm", "seed", "seconds"))
-                    print(datetime.now().strftime("%H:%M:%S"), *about, flush=True)
-                    if options.check:
-                        wrong += compare(rows)
-                    else:
-                        add(rows)
-    return wrong
+    groups = ([one for one in wanted if (one[0] == "choice") == first] for first in (True, False))
+    return sum(compare(rows) if options.check else add(rows)
+               for group in groups for rows in made(group, cell, options))  # fmt: skip
+
+
+def asked(planned: list[tuple], there: pd.DataFrame, options: argparse.Namespace) -> list[tuple]:
+    """The cells of a plan that the options ask for and that are not there."""
+    done = set(zip(there.arm, there.seed, strict=True))
+    return [
+        (*where, arm, seed) for *where, arm, seed in planned
+        if (not options.arms or arm in options.arms)
+        and (options.seeds is None or seed in options.seeds)
+        and (options.check or (arm, seed) not in done)
+    ]  # fmt: skip
+
+
+def made(wanted: list[tuple], cell: Callable, options: argparse.Namespace) -> Iterator[list[dict]]:
+    """The rows of each cell, as it ends."""
+    without = [f"without --{n}" for n in ("screw", "deeppcb") if not vars(options)[n]]
+    if wanted:
+        print(f"{len(wanted)} cells", *without, flush=True)
+    with ProcessPoolExecutor(options.jobs) as executor:
+        for done in as_completed([executor.submit(cell, *one, options) for one in wanted]):
+            if rows := done.result():
+                about = (rows[0][key] for key in ("arm", "seed", "seconds"))
+                print(datetime.now().strftime("%H:%M:%S"), *about, flush=True)
+                yield rows
 
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
+    options = parser(__doc__, [*CHOICES, *ARMS]).parse_args()
+    if options.command == "run":
+        return run(options)
+    import report
+
+    return report.write(read())
+
+
+def parser(text: str, arms: list[str]) -> argparse.ArgumentParser:
+    """A parser of the commands ``run`` and ``report``."""
+    whole = argparse.ArgumentParser(description=text.partition("\n")[0])
+    commands = whole.add_subparsers(dest="command", required=True)
     making = commands.add_parser("run", help="train and measure")
-    making.add_argument("--arms", nargs="+", choices=[*CHOICES, *ARMS], help="by default all")
+    making.add_argument("--arms", nargs="+", choices=arms, help="by default all")
     making.add_argument("--seeds", nargs="+", type=int, help="by default all")
     making.add_argument("-j", "--jobs", type=int, default=1, help="processes of one thread each")
     making.add_argument("--until", metavar="HH:MM", help="begin no cell after that")
@@ -292,12 +326,7 @@ def main() -> int:
     making.add_argument("--deeppcb", metavar="DIR", help="DeepPCB's PCBData")
     making.add_argument("--tiny-imagenet", metavar="DIR", help="tiny-imagenet-200")
     commands.add_parser("report", help="text, tables and figures from the rows")
-    options = parser.parse_args()
-    if options.command == "run":
-        return run(options)
-    import report
-
-    return report.write(read())
+    return whole
 
 
 if __name__ == "__main__":
