@@ -308,7 +308,7 @@ def main() -> int:
         return run(options)
     import report
 
-    return report.write(read())
+    return report.write()
 
 
 def parser(text: str, arms: list[str]) -> argparse.ArgumentParser:

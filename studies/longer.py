@@ -38,8 +38,10 @@ ARMS = {
     "photos_spd": PHOTOS | {"eta": 0.1},
     "photos_spd_1": PHOTOS | {"eta": 1.0},
 }
-CLAIMED = {"cells_spd": "cells", "photos_spd": "photos"}
-EXPLORED = {"cells_spd_0.1": "cells", "photos_spd_1": "photos"}
+CLAIMED = (("cells_spd", "cells"), ("photos_spd", "photos"))
+EXPLORED = (("cells_spd_0.1", "cells"), ("photos_spd_1", "photos"))
+STARTED = (("cells", "imagenet"), ("cells_spd", "imagenet"), ("cells_spd_0.1", "imagenet"),
+           ("photos", "random"), ("photos_spd", "random"), ("photos_spd_1", "random"))  # fmt: skip
 # The order of the runs: where time ends decides what is left out.
 GROUPS = (
     (("cells", "cells_spd", "photos", "photos_spd"), (0, 1, 2)),
@@ -106,7 +108,7 @@ def main() -> int:
         return run(options)
     import report
 
-    return report.write_longer(study.read(CSV))
+    return report.write()
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import does_spd_help as study
+import longer
 import numpy as np
 import pandas as pd
 import testsets
@@ -47,17 +49,23 @@ SCRATCH = ("random", "scratch", "scratch_spd")
 RELEASING = list(figures.MEASURES)[:6]
 
 
-def write(rows: pd.DataFrame) -> int:
+def write() -> int:
     """Fills the blocks of docs/study.md and README.md, and draws the figure."""
+    rows = study.read()
     found = figures.values(rows)
     compared, claims = figures.against_baselines(found), figures.claims(found)
     fill(DOCS, "results", results(rows, found, compared, claims))
+    fill(DOCS, "longer", longer_results(longer_rows()))
     style.use()
     PICTURE.write_bytes(style.png(figures.figure(compared, SHOWN)))
-    readme = paths.root() / "README.md"
-    if "<!-- study -->" in readme.read_text(encoding="utf-8"):
-        fill(readme, "study", front(found, claims))
+    fill(paths.root() / "README.md", "study", front(found, claims))
     return 0
+
+
+def longer_rows() -> pd.DataFrame:
+    """The longer trainings, and the untrained networks that they started from."""
+    rows = study.read()
+    return pd.concat([study.read(longer.CSV), rows[rows.arm.isin(study.UNTRAINED)]])
 
 
 def fill(path: Path, name: str, text: str) -> None:
@@ -105,6 +113,26 @@ def results(rows, found, compared, claims) -> str:
     return "\n\n".join(parts)
 
 
+def longer_results(rows: pd.DataFrame) -> str:
+    """The results of longer trainings."""
+    found, trained = figures.values(rows), rows[rows.arm.isin(longer.ARMS)]
+    seeds = trained.groupby("arm").seed.nunique()
+    explored = figures.differences(found, [*longer.EXPLORED, *longer.STARTED])
+    spot, arms = figures.values(rows, SPOT), [*study.UNTRAINED, *longer.ARMS]
+    return "\n\n".join([
+        f"{len(trained):,} values of {seeds.sum()} cells "
+        f"({', '.join(sorted(trained.machine.unique()))}); seeds: "
+        + ", ".join(f"`{arm}` {seeds[arm]}" for arm in longer.ARMS) + ".",
+        markdown(claim_table(figures.claims(found, longer.CLAIMED)), "claim"),
+        "Exploration, and what each arm has over the network that it started from:",
+        markdown(gain_table(explored, ONLY_TITLES), "arm"),
+        "Values, mean over seeds:",
+        markdown(value_table(found, ONLY_TITLES, arms), "arm"),
+        "Spot the difference, by what differs:",
+        markdown(value_table(spot, dict.fromkeys(SPOT), arms), "arm"),
+    ])  # fmt: skip
+
+
 def claim_table(claims: pd.DataFrame) -> pd.DataFrame:
     """One claim a row, in words."""
     table = {}
@@ -126,11 +154,11 @@ def gain_table(compared: pd.DataFrame, titles: dict) -> pd.DataFrame:
     return cells.loc[order, list(titles)].rename(columns=titles)
 
 
-def value_table(found: pd.DataFrame, titles: dict) -> pd.DataFrame:
+def value_table(found: pd.DataFrame, titles: dict, arms: Sequence[str] = ()) -> pd.DataFrame:
     """Means over seeds, a row an arm."""
     means = found.groupby("arm").mean()
     counts = found.groupby("arm").size().rename("seeds")
-    order = [arm for arm in study.ARMS if arm in means.index]
+    order = [arm for arm in arms or study.ARMS if arm in means.index]
     text = means.loc[order].map(lambda v: "–" if np.isnan(v) else f"{v:.1f}")
     text = text.rename(columns={m: t for m, t in titles.items() if t})
     text.insert(0, "seeds", counts[order])
@@ -161,7 +189,10 @@ def front(found: pd.DataFrame, claims: pd.DataFrame) -> str:
     own = claims[claims.arm == "spd"]
     told = own[(own.low > 0) | (own.high < 0)]
     start = figures.differences(found, [("spd", "imagenet")])
-    held = claims[claims.holds]
+    held, later = (
+        claims[claims.holds],
+        figures.claims(figures.values(longer_rows()), longer.CLAIMED),
+    )
     total = len(own)
     text = (
         f"In the paper it does: where its tables on VisA are sound, + SPD raises the mean of "
@@ -170,7 +201,8 @@ def front(found: pd.DataFrame, claims: pd.DataFrame) -> str:
         f"correction ([a study](docs/study.md), {own.n.max()} training seeds). Taken alone, what "
         f"SPD adds to SimSiam is told from zero by {len(told)} of {total} measures: "
         f"{_named(told)} points. Against the ImageNet encoder that it started from it is above by "
-        f"{(start.low > 0).sum()} of {total} and below by {(start.high < 0).sum()}."
+        f"{(start.low > 0).sum()} of {total} and below by {(start.high < 0).sum()}. After longer "
+        f"trainings, {later.holds.sum() or 'none'} of {len(later)} claims hold either (section 6)."
     )
     picture = "![Differences in percentage points, by training seed](docs/study.png)"
     return f"{textwrap.fill(text, 99, break_on_hyphens=False)}\n\n{picture}"

@@ -13,6 +13,7 @@ from spdlib.notebooks.figures import study as figures
 
 sys.path.insert(0, str(paths.root() / "studies"))
 study = pytest.importorskip("does_spd_help")
+import longer  # noqa: E402
 import report  # noqa: E402
 import testsets  # noqa: E402
 
@@ -33,6 +34,16 @@ def test_rows_are_whole_and_each_is_there_once():
     assert ROWS[["command", "commit", "machine", "date"]].notna().all().all()
     assert not ROWS.commit.str.contains("+", regex=False).any()  # of code that was committed
     assert set(ROWS.arm) <= study.CHOICES.keys() | study.ARMS.keys()
+
+
+def test_rows_of_longer_trainings_are_of_its_plan():
+    rows = study.read(longer.CSV)
+    assert list(rows.columns) == list(study.COLUMNS) and rows.value.between(0, 1).all()
+    assert not rows.duplicated(["arm", "seed", "test", "category", "measure"]).any()
+    assert set(zip(rows.arm, rows.seed, strict=True)) <= set(longer.cells())
+    assert len(longer.cells()) == len(set(longer.cells()))
+    for arm in (arm for pair in longer.CLAIMED for arm in pair):
+        assert rows[rows.arm == arm].seed.nunique() >= 3
 
 
 def test_every_cell_is_planned_once_and_choices_come_first():
@@ -132,6 +143,6 @@ def test_text_is_what_the_rows_give():
     found = figures.values(ROWS)
     text = report.results(ROWS, found, figures.against_baselines(found), figures.claims(found))
     assert text in report.DOCS.read_text(encoding="utf-8")
+    assert report.longer_results(report.longer_rows()) in report.DOCS.read_text(encoding="utf-8")
     readme = (paths.root() / "README.md").read_text(encoding="utf-8")
-    if "<!-- study -->" in readme:
-        assert report.front(found, figures.claims(found)) in readme
+    assert report.front(found, figures.claims(found)) in readme
