@@ -43,7 +43,9 @@ SCALE = (
 PEERS = {
     f"python benchmarks/{name}": f"python ROOT/benchmarks/{name.split()[0]} --help"
     for name in ("metrics.py", "padim.py", "smoothblend.py",
-                 "pretraining.py --batch 64 --size 64 --steps 12")
+                 "pretraining.py --batch 64 --size 64 --steps 12",
+                 "pretraining.py --pipeline --workers 14 --encoder resnet50 --batch 256 --size 224 "
+                 "--steps 6")
 }  # fmt: skip
 COMMANDS = {
     "make run": MADE + " run",
@@ -81,6 +83,8 @@ COMMANDS = {
     "python benchmarks/scale.py": SCALE,
     "python benchmarks/scale.py --encoders resnet50": SCALE,
     "python benchmarks/scale.py --gpu-tflops 150": SCALE,
+    "python benchmarks/scale.py --device cuda --batch 64 --encoders efficientnet_lite0 resnet18 "
+    "resnet50": SCALE,  # without a GPU, on the CPU
 }
 
 
