@@ -5,6 +5,7 @@ says where it is run: here, as it stands or small, by a test, or by ``.ci/run``.
 fails, and so does an entry that no document uses any more.
 """
 
+import importlib
 import os
 import re
 import shlex
@@ -125,6 +126,17 @@ def test_every_command_is_run_somewhere():
         name, _, test = where.partition("::")
         if name.startswith("tests/"):
             assert f"def {test}" in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_studies_take_the_commands_as_they_stand(monkeypatch):
+    """Parsed, as far as they are commands; the reports are made in test_study.py."""
+    monkeypatch.syspath_prepend(ROOT / "studies")
+    scripts = {f"studies/{n}.py": importlib.import_module(n) for n in ("does_spd_help", "longer")}
+    own = {text for text in commands() if re.match(r"python studies/\S+ ", text)}
+    assert len(own) >= 4
+    for _, script, *words in map(shlex.split, own):
+        arms = list(scripts[script].ARMS)
+        assert scripts["studies/does_spd_help.py"].parser("", arms).parse_args(words).command
 
 
 @pytest.mark.parametrize("text", trainings())
