@@ -55,7 +55,6 @@ SAYS = {  # what there is nothing to draw of
     "curves, good only": lambda: padim.curves(GOOD_ONLY),
     "curves, uneven": lambda: padim.curves(UNEVEN),
     "histograms, none": lambda: padim.histograms({}),
-    "histograms, no methods": lambda: padim.histograms({"nut": {}}),
     "comparison, none": lambda: padim.comparison([], [], {"simsiam": []}, []),
     "cases, none": lambda: padim.cases({"a": [], "b": []}, image, [], [], [], []),
     "scatter, none": lambda: padim.scatter(rows(EVALUATION)),
@@ -73,7 +72,6 @@ SAYS = {  # what there is nothing to draw of
     "choices, none": lambda: attention.choices(rows("encoder method stage average_precision")),
     "training, none": lambda: pretraining.training({}),
     "distances, none": lambda: pretraining.distances({}),
-    "protocols, none": lambda: twoclass.protocols(ROOT, {}),
     "draw, none": lambda: twoclass.draw(torch.empty(0, 3, SIZE, SIZE), [], "nothing"),
     "losses, none": lambda: twoclass.losses({}),
     "shots, none": lambda: twoclass.shots(rows(SHOTS), rows(SHOTS)),
@@ -94,7 +92,9 @@ DRAWS = {  # little, but something
     "glance, one": lambda: padim.glance({"good": [(image(), mask())], "none": []}),
     "curves, two images": lambda: padim.curves(ONE),
     "curves, constant": lambda: padim.curves(CONSTANT),
-    "histograms, uneven": lambda: padim.histograms(UNEVEN),
+    "histograms, no anomalies in one": lambda: padim.histograms(
+        CONSTANT | {"bolt": {"simsiam": scored(0, 0)}}
+    ),
     "histograms, good only": lambda: padim.histograms(GOOD_ONLY),
     "comparison, one": lambda: padim.comparison(
         [image()], [mask()], {"simsiam": [heat()], "imagenet": [heat()]}, ["one"]

@@ -56,9 +56,6 @@ def _verdict(found: Evaluation, method: str, row: int, threshold: float) -> str:
     sample, score, mask = found.table.iloc[row], found.scores[method][row], found.masks[row]
     word = panels.VERDICTS[int(sample.label)][int(score >= threshold)]
     text = f"{'normal' if sample.label == 0 else sample.defect}, score {score:.2f}: {word}"
-    if not mask.any():
-        return text
     flagged = found.maps[method][row] >= threshold
-    both = (flagged & mask).sum()
-    text += f"; {both / mask.sum():.0%} of the defect's pixels flagged, "
-    return text + f"{both / max(int(flagged.sum()), 1):.0%} of the flagged are defect"
+    pixels = panels.overlap(mask.numpy(), flagged.numpy())
+    return f"{text}; {pixels}" if mask.any() else text

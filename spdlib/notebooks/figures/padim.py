@@ -53,18 +53,13 @@ def histograms(detectors: Mapping[str, panels.Detectors]) -> Figure:
     Args:
         detectors: Labels and scores by category, then by method.
     """
-    columns = max(map(len, detectors.values()))
-    if not columns:
-        return style.nothing("no scores to show")
+    columns = len(next(iter(detectors.values())))  # the same encoders in each category
     fig, axes = style.figure(len(detectors), columns, 0.5 + 2.1 * len(detectors), squeeze=False,
                              sharex="row", sharey="row")  # fmt: skip
     for row, (category, methods) in zip(axes, detectors.items(), strict=True):
-        everything = np.concatenate([scores for _, scores in methods.values()] or [[]])
-        bins = np.histogram_bin_edges(everything, 40)
+        bins = np.histogram_bin_edges(np.stack([scores for _, scores in methods.values()]), 40)
         row[0].set_ylabel(f"{style.words(category, 24)}\nimages")
-        for ax in row[len(methods) :]:
-            ax.set_visible(False)
-        for ax, (method, (labels, scores)) in zip(row, methods.items(), strict=False):
+        for ax, (method, (labels, scores)) in zip(row, methods.items(), strict=True):
             panels.histogram(ax, labels, scores, bins)
             if not panels.missing(labels):
                 best = metrics.max_f1(labels, scores).threshold
@@ -206,7 +201,12 @@ def recall_by_area(table: pd.DataFrame) -> Figure:
 
 @style.shows()
 def view(
-    cell: Picture, threshold: float, top: float, labels: np.ndarray, scores: np.ndarray, number: int
+    cell: Picture,
+    threshold: float,
+    top: float,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    number: int,
 ) -> Figure:
     """One test image under a threshold: outlines, map, and its place among all scores.
 

@@ -332,6 +332,15 @@ def rates(counts: metrics.Confusion) -> tuple[float, float, float]:
     return tp / (tp + fp) if tp + fp else 1.0, tp / (tp + fn), 2 * tp / (2 * tp + fp + fn)
 
 
+def overlap(truth: np.ndarray, marked: np.ndarray) -> str:
+    """What a mask has of the true one (both bool), in words."""
+    both = int((truth & marked).sum())
+    if not truth.any():
+        return f"nothing to find, {int(marked.sum()):,} pixels marked"
+    precision = f"{both / marked.sum():.0%}" if marked.any() else "undefined"
+    return f"precision {precision}, recall {both / truth.sum():.0%} of pixels"
+
+
 def dot(ax: Axes, x: float, y: float, colour: str) -> None:
     """An operating point on a curve."""
     ax.plot([x], [y], "o", markersize=9, color=colour, markeredgecolor="white", clip_on=False,

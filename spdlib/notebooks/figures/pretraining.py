@@ -179,12 +179,10 @@ def spot_scores(table: pd.DataFrame) -> Figure:
     Args:
         table: Columns ``method``, ``metric``, ``value``, ``low`` and ``high``.
     """
-    rows, least = (
-        table.assign(note=[f"{100 * value:.1f}" for value in table.value]),
-        table.low.min() - 0.02,
-    )
+    rows = table.assign(note=(100 * table.value).map("{:.1f}".format))
+    least = min(0.48, table.low.min() - 0.02)
     text = "with 95 % bootstrap interval; line: guessing"
-    return panels.intervals(rows, text, mark=0.5, xlim=(min(0.48, least), 1.02))
+    return panels.intervals(rows, text, mark=0.5, xlim=(least, 1.02))
 
 
 @style.shows("no encoder to show")
@@ -197,22 +195,21 @@ def distances(spots: Mapping[str, Mapping[str, Any]]) -> Figure:
     Args:
         spots: Results of :func:`spdlib.pretraining.monitors.spot_the_difference`, by method.
     """
-    height = min(3.8, 1.5 + 7 / len(spots))  # panels are square
-    fig, axes = style.figure(1, len(spots), height, squeeze=False, sharex=True, sharey=True)
-    scaled = {}
+    pairs, titles = [], []
     for method, spot in spots.items():
-        pair = np.stack([spot[kind] for kind in KINDS]) / unit(spot["features"])
-        scaled[method] = pair.clip(LEAST)
-    everything = np.concatenate(list(scaled.values()))
-    ends = everything.min() / 1.5, everything.max() * 1.5
-    for ax, (method, (weak, blended)) in zip(axes[0], scaled.items(), strict=True):
+        weak, blended = (spot[kind] / unit(spot["features"]) for kind in KINDS)
+        pairs.append(np.stack([weak, blended]).clip(LEAST))
+        name = style.words(style.method_name(method), 22)
+        titles.append(f"{name}\nblended farther: {np.mean(blended > weak):.0%}")
+    ends = np.min(pairs) / 1.5, np.max(pairs) * 1.5
+    height = min(3.8, 1.5 + 7 / len(spots))  # panels are square
+    fig, axes = panels.side_by_side(titles, height, sharex=True, sharey=True)
+    for ax, pair in zip(axes, pairs, strict=True):
         ax.plot(ends, ends, color=style.GREY, linewidth=1)
-        ax.plot(weak, blended, ".", color=style.BLACK, markersize=4, alpha=0.5)
-        name, farther = style.words(style.method_name(method), 22), np.mean(blended > weak)
-        ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal",
-               title=f"{name}\nblended farther: {farther:.0%}")  # fmt: skip
+        ax.plot(*pair, ".", color=style.BLACK, markersize=4, alpha=0.5)
+        ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
         panels.both_axes(ax, panels.PLAIN)
-    axes[0, 0].set_ylabel("distance of the blended view")
+    axes[0].set_ylabel("distance of the blended view")
     fig.supxlabel("distance of the weak view (1: the median distance of two images)", fontsize=10)
     return fig
 
@@ -251,10 +248,7 @@ def neighbours(
 
 @style.shows()
 def spot_game(
-    triplet: tuple[Tensor, ...],
-    alpha: Tensor,
-    found: Mapping[str, tuple[float, float]],
-    answer: bool,
+    triplet: tuple[Tensor, ...], alpha: Tensor, found: Mapping[str, panels.Point], answer: bool
 ) -> Figure:
     """One triplet to look at, and the distances that encoders see in it.
 

@@ -32,8 +32,6 @@ def protocols(table: pd.DataFrame, splits: Mapping[str, pd.DataFrame]) -> Figure
         table: All images, one row each.
         splits: Tables of the same images by protocol; an image in none of the splits is aside.
     """
-    if not splits:
-        return style.nothing("no split to show")
     goes = {name: table.path.map(split.set_index("path").split) for name, split in splits.items()}
     goes = pd.DataFrame(goes)
     # Within a class, images that more protocols train on come first: draws are nested.
@@ -210,15 +208,7 @@ def overlay(image: Tensor, mask: Tensor, probability: np.ndarray, threshold: flo
     fig = panels.grid([("", cells)], ("image and ground truth", "predicted", ""), side=2.9)
     inks = np.array([to_rgba("none"), *(to_rgba(colour, 0.8) for colour in MARKED.values())])
     fig.axes[2].imshow(inks[np.select([marked & truth, marked, truth], [1, 2, 3])])
-    fig.axes[2].set_title(_verdict(truth, marked), fontsize=9)
+    fig.axes[2].set_title(panels.overlap(truth, marked), fontsize=9)
     keys = [Patch(color=colour, label=name) for name, colour in MARKED.items()]
     panels.legend(fig, keys, "outside lower right")
     return fig
-
-
-def _verdict(truth: np.ndarray, marked: np.ndarray) -> str:
-    both = int((truth & marked).sum())
-    if not truth.any():
-        return f"nothing to find, {int(marked.sum()):,} pixels marked"
-    precision = f"{both / marked.sum():.0%}" if marked.any() else "undefined"
-    return f"precision {precision}, recall {both / truth.sum():.0%} of pixels"
