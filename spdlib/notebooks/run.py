@@ -40,10 +40,9 @@ def plan(names: list[str], given: Values) -> dict[Path, Values]:
     """
     known = {path: execution.declared(path) for path in find(names)}
     every = {name: None for parameters in known.values() for name in parameters}
-    names = [name for name, value in given.items() if value is not None]
-    problems = [unknown(name, every) for name in names if name not in every]
-    if problems:
-        raise ValueError("\n".join(problems))
+    lost = [name for name, value in given.items() if value is not None and name not in every]
+    if lost:
+        raise ValueError("\n".join(unknown(name, every) for name in lost))
     return {
         path: execution.fit(parameters, {n: v for n, v in given.items() if n in parameters})
         for path, parameters in known.items()

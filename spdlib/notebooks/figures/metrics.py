@@ -186,9 +186,9 @@ def threshold_view(
 def _summary(counts: metrics.Confusion, threshold: float, changed: int) -> str:
     tp, fp, fn, _ = counts
     precision, recall, f1 = map(percent, panels.rates(counts))
-    said = f"threshold {threshold:.2f}:  precision {precision if tp + fp else 'undefined'},  "
-    said += f"recall {recall},  F1 {f1},  {fp:,} false alarms,  {fn:,} missed\n"
-    more = f"; the {SHOWN} nearest" if changed > SHOWN else ""
-    if changed:
-        return f"{said}{changed:,} images changed sides from the best threshold (dashed){more}:"
-    return f"{said}the verdicts of the best threshold; the {SHOWN} images nearest to it:"
+    text = f"threshold {threshold:.2f}:  precision {precision if tp + fp else 'undefined'},  "
+    text += f"recall {recall},  F1 {f1},  {fp:,} false alarms,  {fn:,} missed\n"
+    if not changed:
+        return text + f"the verdicts of the best threshold; the {SHOWN} images nearest to it:"
+    shown = f"; the {SHOWN} nearest" if changed > SHOWN else ""
+    return text + f"{changed:,} images changed sides from the best threshold (dashed){shown}:"

@@ -201,12 +201,7 @@ def recall_by_area(table: pd.DataFrame) -> Figure:
 
 @style.shows()
 def view(
-    cell: Picture,
-    threshold: float,
-    top: float,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    number: int,
+    cell: Picture, threshold: float, top: float, labels: np.ndarray, scores: np.ndarray, number: int
 ) -> Figure:
     """One test image under a threshold: outlines, map, and its place among all scores.
 

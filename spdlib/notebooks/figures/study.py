@@ -126,16 +126,16 @@ def title(arm: str) -> str:
 
 
 @style.shows()
-def figure(compared: pd.DataFrame, arms: Sequence[str] | None = None) -> Figure:
+def figure(compared: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """Differences of arms, a panel a measure: dots are training seeds, lines 95 % intervals.
 
     In colour where the interval, taken alone, excludes zero.
 
     Args:
         compared: As :func:`against_baselines` gives it.
-        arms: Which ones, by default all that are there.
+        arms: Which ones.
     """
-    rows = compared[compared.arm.isin(arms or ARMS)].dropna(subset="mean")
+    rows = compared[compared.arm.isin(arms)].dropna(subset="mean")
     colours = np.select([rows.low > 0, rows.high < 0], [style.BLUE, style.VERMILION], style.GREY)
     look = {"marker": "|", "markersize": 11, "markeredgewidth": 2}
     rows = rows.assign(
