@@ -7,11 +7,34 @@ parameters to :func:`check` right after the ``parameters`` cell.
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from spdlib.detectors import known as known_detector
 from spdlib.pretraining.presets import MethodName, named
 from spdlib.settings import Count, EncoderName, ImageSize, explain
+
+
+def _once(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("each may be named once")
+    return values
+
+
+def _known(method: str) -> str:
+    named(method)
+    return method
+
+
+def _with_maps(detectors: list[str]) -> list[str]:
+    first, *_ = [known_detector(name) for name in detectors]
+    if first.pooled:
+        raise ValueError(f"the first is shown with its maps; {detectors[0]} has none")
+    return detectors
+
+
+Method = Annotated[str, AfterValidator(_known)]  # with or without SPD
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_once)]
+Several = Annotated[list[str], Field(min_length=2), AfterValidator(_once)]
 
 
 class Parameters(BaseModel):
@@ -27,14 +50,7 @@ class ImageParameters(Parameters):
     """Base of the notebooks that look at images: which data set, and which of its categories."""
 
     dataset: Annotated[str, Field(min_length=1)]
-    categories: Annotated[list[str], Field(min_length=1)] | None
-
-    @field_validator("categories", "encoders", "detectors", "shots", check_fields=False)
-    @classmethod
-    def _once(cls, values: list[Any] | None) -> list[Any] | None:
-        if values and len(set(values)) < len(values):
-            raise ValueError("each may be named once")
-        return values
+    categories: Names | None
 
 
 class SmoothBlendTour(ImageParameters):
@@ -50,8 +66,8 @@ class SpdPretraining(ImageParameters):
     """Notebook 02. What is None is left to the preset."""
 
     method: MethodName
-    control: str | None
-    also: list[str]
+    control: Method | None
+    also: list[Method]
     preset: Literal["laptop", "paper"]
     encoder: EncoderName | None
     weights: Annotated[str, Field(min_length=1)] | None
@@ -63,34 +79,19 @@ class SpdPretraining(ImageParameters):
     test_images: Annotated[int, Field(ge=2)] | None
     collapse_epochs: Count
 
-    @field_validator("control", "also")
-    @classmethod
-    def _known(cls, names: str | list[str] | None) -> str | list[str] | None:
-        for name in [names] if isinstance(names, str) else names or []:
-            named(name)
-        return names
-
 
 class PadimEvaluation(ImageParameters):
     """Notebook 03."""
 
-    encoders: Annotated[list[str], Field(min_length=1)]
+    encoders: Names
     architecture: EncoderName
-    detectors: Annotated[list[str], Field(min_length=1)]
+    detectors: Annotated[Names, AfterValidator(_with_maps)]
     size: ImageSize
     crop: bool | None
     n_features: Count | None
     train_images: Annotated[int, Field(ge=2)] | None
     test_images: Annotated[int, Field(ge=2)] | None
     repeats: Annotated[int, Field(ge=10)]
-
-    @field_validator("detectors")
-    @classmethod
-    def _with_maps(cls, detectors: list[str]) -> list[str]:
-        chosen = [known_detector(name) for name in detectors]
-        if chosen[0].pooled:
-            raise ValueError(f"the first is shown with its maps; {detectors[0]} has none")
-        return detectors
 
 
 class AurocVsAupr(ImageParameters):
@@ -106,7 +107,7 @@ class AurocVsAupr(ImageParameters):
 class GradcamAttention(ImageParameters):
     """Notebook 05."""
 
-    encoders: Annotated[list[str], Field(min_length=2)]
+    encoders: Several
     architecture: EncoderName
     stage: Annotated[int, Field(ge=1, le=4)]
     method: Literal["gradcam", "hirescam", "layercam", "eigencam"]
@@ -120,9 +121,9 @@ class TwoClassTraining(ImageParameters):
 
     preset: Literal["laptop", "paper"]
     only_held_out: bool
-    encoders: Annotated[list[str], Field(min_length=2)] | None
+    encoders: Several | None
     architecture: EncoderName
-    shots: Annotated[list[Count], Field(min_length=1)]
+    shots: Annotated[list[Count], Field(min_length=1), AfterValidator(_once)]
     draws: Annotated[int, Field(ge=2)]
     most_images: Annotated[int, Field(ge=2)] | None
     normal_images: Annotated[int, Field(ge=2)]
