@@ -181,16 +181,14 @@ def mistakes(
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     worst = np.argsort(np.where(labels == 1, scores, -scores), kind="stable")
-    rows = []
-    for value, name in enumerate(panels.CLASSES):
-        cells = []
-        for i in worst[labels[worst] == value][:count]:
-            flagged = int(scores[i] >= threshold)
-            title = f"{panels.VERDICTS[value][flagged]}\nlog odds {scores[i]:+.1f}"
-            colour = style.VERMILION if flagged != value else style.BLACK
-            cells.append(panels.Picture(images[int(i)], title=title, colour=colour))
-        rows.append((name, cells))
-    return panels.grid(rows, side=1.4)
+    rows: dict[str, list[panels.Picture]] = {name: [] for name in panels.CLASSES}
+    for i in worst:
+        kind, flagged = int(labels[i]), int(scores[i] >= threshold)
+        title = f"{panels.VERDICTS[kind][flagged]}\nlog odds {scores[i]:+.1f}"
+        colour = style.VERMILION if flagged != kind else style.BLACK
+        cell = panels.Picture(images[int(i)], title=title, colour=colour)
+        rows[panels.CLASSES[kind]].append(cell)
+    return panels.grid([(name, cells[:count]) for name, cells in rows.items()], side=1.4)
 
 
 @style.shows()
