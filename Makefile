@@ -16,7 +16,13 @@ override DATASET := $(value DATASET)
 override CATEGORIES := $(value CATEGORIES)
 export DATASET CATEGORIES
 SITE := .venv/.site
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt
+# uv installs in a tenth of pip's time. It knows none of pip's settings: with an index of your own,
+# or where uv fails, pip does it.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+INDEX = $$($(BIN)/pip config get global.index-url 2>/dev/null || echo "$$PIP_INDEX_URL")
+ASK := --constraint .venv/constraints.txt --editable
+INSTALL = f() { [ -z "$(INDEX)" ] && $(PIP) uv && \
+  $(BIN)/uv pip install --quiet --python $(BIN)/python $(ASK) "$$1" || $(PIP) $(ASK) "$$1"; }; f
 
 .PHONY: run test lab site lint format publish pictures help
 .DEFAULT_GOAL := help
@@ -58,12 +64,12 @@ $(READY): pyproject.toml environment.yml
 	  echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) comes without venv; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
-	@echo "Installing into .venv (once, a few minutes; about 7 GB) ..."
+	@echo "Installing into .venv (once; 3 GB to download, 7 GB on disk) ..."
 	@$(PYTHON) -m venv --clear .venv
 	@$(PINS) > .venv/constraints.txt
-	@$(INSTALL) --editable '.[test]'
+	@$(INSTALL) '.[test]'
 	@touch $@
 
 $(SITE): $(READY)
-	@$(INSTALL) --editable '.[site]'
+	@$(INSTALL) '.[site]'
 	@touch $@
