@@ -128,6 +128,15 @@ def test_every_command_is_run_somewhere():
             assert f"def {test}" in (ROOT / name).read_text(encoding="utf-8")
 
 
+def test_each_notebook_has_its_row_with_picture_question_and_time():
+    table = re.findall(r"^\| \[!\[\]\((.*?)\)\]\((.*?)\) \| \[(.*?)\]\((.*?)\) \| (.*?) \|",
+                       (ROOT / "README.md").read_text(encoding="utf-8"), re.M)  # fmt: skip
+    assert [row[1] for row in table] == [f"notebooks/{path.name}" for path in find()]
+    for picture, notebook, question, again, time in table:
+        assert (ROOT / picture).is_file() and notebook == again
+        assert question.endswith("?") and re.fullmatch(r"\d+ (s|min)", time)
+
+
 def test_the_studies_take_the_commands_as_they_stand(monkeypatch):
     """Parsed, as far as they are commands; the reports are made in test_study.py."""
     monkeypatch.syspath_prepend(ROOT / "studies")
