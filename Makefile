@@ -21,8 +21,8 @@ SITE := .venv/.site
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 INDEX = $$($(BIN)/pip config get global.index-url 2>/dev/null || echo "$$PIP_INDEX_URL")
 ASK := --constraint .venv/constraints.txt --editable
-INSTALL = f() { [ -z "$(INDEX)" ] && $(PIP) uv && \
-  $(BIN)/uv pip install --quiet --python $(BIN)/python $(ASK) "$$1" || $(PIP) $(ASK) "$$1"; }; f
+UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
+INSTALL = f() { [ -z "$(INDEX)" ] && $(PIP) uv && $(UV) $(ASK) "$$1" || $(PIP) $(ASK) "$$1"; }; f
 
 .PHONY: run test lab site lint format publish pictures help
 .DEFAULT_GOAL := help
