@@ -32,8 +32,7 @@ run: $(READY)  ## execute notebooks/ in order into runs/; DATASET=path CATEGORIE
 	  $${CATEGORIES:+--categories $$CATEGORIES}
 
 test: $(READY)  ## run all tests, the slow ones too
-	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile \
-	  --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lab: $(READY)  ## open JupyterLab on notebooks/
 	@$(BIN)/jupyter lab --notebook-dir=notebooks

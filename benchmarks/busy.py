@@ -30,7 +30,7 @@ cells = elpv("mono")
 images = list(loader(cells[cells.label == 0].head(32), size=160, batch_size=8))
 encoder = load_encoder("efficientnet_lite0", "imagenet")
 started = time.perf_counter()
-for _ in range(4):
+for _ in range(int(sys.argv[2])):
     PaDiM(encoder).fit(images).score(images)
 print(time.perf_counter() - started)
 """
@@ -39,11 +39,11 @@ ALL = ("GOMP_SPINCOUNT=300000", "GOMP_SPINCOUNT=10000", "GOMP_SPINCOUNT=3000",
 OF_THE_RUNTIME = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS"
 
 
-def seconds(setting: str, at_once: int, threads: int) -> list[float]:
+def seconds(setting: str, at_once: int, threads: int, times: int) -> list[float]:
     """Seconds of the work in each of several processes that start together."""
     environment = {n: value for n, value in os.environ.items() if n not in OF_THE_RUNTIME}
     environment |= dict([setting.split("=")] if setting else [])
-    command = [sys.executable, "-c", WORK, str(threads)]
+    command = [sys.executable, "-c", WORK, str(threads), str(times)]
     started = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(at_once)
@@ -57,14 +57,15 @@ def main():
     parser.add_argument("--at-once", type=int, default=3, metavar="N", help="processes")
     parser.add_argument("--rounds", type=int, default=3, help="in which all settings take turns")
     parser.add_argument("--threads", type=int, default=2, help="of each process")
+    parser.add_argument("--times", type=int, default=4, help="that the work is done")
     given = parser.parse_args()
     print(f"{psutil.cpu_percent(2):.0f} % of {psutil.cpu_count()} cores are busy without us")
     alone = {setting: [] for setting in given.settings}
     together = {setting: [] for setting in given.settings}
     for _ in range(given.rounds):
         for setting in given.settings:
-            alone[setting] += seconds(setting, 1, given.threads)
-            together[setting] += seconds(setting, given.at_once, given.threads)
+            alone[setting] += seconds(setting, 1, given.threads, given.times)
+            together[setting] += seconds(setting, given.at_once, given.threads, given.times)
     print(f"{'':<26}{'alone':>20}{f'{given.at_once} at once':>20}")
     for setting in given.settings:
         cells = [

@@ -81,11 +81,11 @@ def step_flops(method, eta):
     return counter.get_total_flops() / 2, passes, weights, saved / 2
 
 
-def pretraining(tflops):
+def pretraining(tflops, methods):
     print(f"\nImageNet with ResNet-50 at {SIZE} pixels, {tflops} TFLOP/s a GPU (assumed)")
     print(f"{'':<18}{'views':>6}{'GFLOP':>8}{'epochs':>7}{'batch':>6}{'EFLOP':>7}{'GPU h':>7}"
           f"{'images/s':>9}{'MB/step':>8}{'MB/image':>9}")  # fmt: skip
-    for method in METHODS:
+    for method in methods:
         for eta in (0.0, 0.1):
             flops, views, weights, saved = step_flops(method, eta)
             published = settings(method, "paper")
@@ -163,6 +163,7 @@ def metrics(millions, repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gpu-tflops", type=float, default=60, help="sustained, a GPU; assumed")
+    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--encoders", nargs="*", default=["efficientnet_lite0", "resnet18"])
     parser.add_argument("--million-pixels", type=float, default=10)
@@ -176,7 +177,7 @@ def main():
             padim(name, given.repeats, given.device, given.batch)
         return
     torch.set_num_threads(1)
-    pretraining(given.gpu_tflops)
+    pretraining(given.gpu_tflops, given.methods)
     decoding(given.repeats)
     for name in given.encoders:
         padim(name, given.repeats, given.device, given.batch)

@@ -65,3 +65,31 @@ def prepare(folder: str | Path, needed: int, names: Sequence[str] = (LAST,)) -> 
         raise OSError(f"{show(folder)}: cannot be written ({error.strerror})") from None
     need_room(folder, needed)
     return folder
+
+
+def match(theirs: dict[str, Any], ours: dict[str, Any], folder: Path) -> None:
+    """Refuses to go on from a checkpoint of another training.
+
+    Args:
+        theirs: What the checkpoint says that its training is.
+        ours: The same of the training that is to go on.
+        folder: Folder that the checkpoint lies in.
+
+    Raises:
+        ValueError: They differ; names the settings, and what to do.
+    """
+    parts = [name for name, now in ours.items() if theirs.get(name) != now]
+    if not parts:
+        return
+    differing = []
+    for part in parts:
+        value, now = theirs.get(part), ours[part]
+        if isinstance(value, dict):
+            differing += [(k, value.get(k), now[k]) for k in now if value.get(k) != now[k]]
+        else:
+            differing.append((part, value, now))
+    lines = "\n  ".join(f"{name}: {value!r} there, {now!r} here" for name, value, now in differing)
+    raise ValueError(
+        f"{show(folder)} holds a checkpoint of another training, with other {', '.join(parts)}; "
+        f"take another folder, or start over with resume=False (--no-resume):\n  {lines}"
+    )

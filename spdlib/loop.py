@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from spdlib import checkpoints
 from spdlib.distributed import Process, processes, synchronise
-from spdlib.paths import show
 from spdlib.progress import Bar
 from spdlib.views import Share
 
@@ -328,30 +327,12 @@ class _Loop:
         """Takes a training up where a checkpoint left it."""
         training = self.training
         assert training.folder  # the checkpoint's
-        _same(checkpoint["about"], training.about(), training.folder)
+        checkpoints.match(checkpoint["about"], training.about(), training.folder)
         training.step = checkpoint["step"]
         training.load_state(checkpoint["state"])
         training.module.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scaler.load_state_dict(checkpoint["scaler"])
-
-
-def _same(theirs: dict[str, Any], ours: dict[str, Any], folder: Path) -> None:
-    parts = [name for name, now in ours.items() if theirs.get(name) != now]
-    if not parts:
-        return
-    differing = []
-    for part in parts:
-        value, now = theirs.get(part), ours[part]
-        if isinstance(value, dict):
-            differing += [(k, value.get(k), now[k]) for k in now if value.get(k) != now[k]]
-        else:
-            differing.append((part, value, now))
-    lines = "\n  ".join(f"{name}: {value!r} there, {now!r} here" for name, value, now in differing)
-    raise ValueError(
-        f"{show(folder)} holds a checkpoint of another training, with other {', '.join(parts)}; "
-        f"take another folder, or start over with resume=False (--no-resume):\n  {lines}"
-    )
 
 
 def _dtypes(precision: str | int) -> tuple[torch.dtype, torch.dtype | None]:

@@ -197,7 +197,7 @@ def moved(browser, box, control, act):
     pause = "return window.shown && window.shown - window.moved"
     try:
         if before is not None:  # at its end a control does not move
-            until(lambda: browser.execute_script(VALUE, control) != before, "a new value", 3)
+            until(lambda: browser.execute_script(VALUE, control) != before, "a new value", 1)
         return until(lambda: browser.execute_script(pause), "a new picture", 15)
     except TimeoutError:
         return None
@@ -211,7 +211,9 @@ def keys(control):
         return [Keys.SPACE]
     if control.tag_name == "input":
         return [Keys.ARROW_UP + Keys.ENTER, Keys.ARROW_DOWN + Keys.ENTER]
-    return [Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_UP, Keys.END, Keys.HOME]
+    if control.tag_name == "select":
+        return [Keys.ARROW_DOWN, Keys.ARROW_UP, Keys.END, Keys.HOME]
+    return [Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.END, Keys.HOME]
 
 
 def can_move(control):

@@ -38,7 +38,8 @@ LINES = MADE.replace("07", "01") + ' run DATASET=lines CATEGORIES="a b"'
 # By command: a command that this file runs in an empty folder; a test; or CI.
 CI = ".ci/run"
 SCALE = (
-    "python ROOT/benchmarks/scale.py --repeats 1 --million-pixels 0.1 --gpu-tflops 150 --encoders"
+    "python ROOT/benchmarks/scale.py --repeats 1 --million-pixels 0.1 --gpu-tflops 150 "
+    "--methods supervised --encoders"
 )
 # Benchmarks of minutes, some with peers that tests do not install.
 PEERS = {
@@ -79,7 +80,7 @@ COMMANDS = {
     "test_every_notebook_gets_what_it_declares_of_a_data_set",
     "python benchmarks/attention.py": "python ROOT/benchmarks/attention.py --rounds 1 --batch 2",
     "python benchmarks/busy.py": "python ROOT/benchmarks/busy.py --settings '' "
-    "--rounds 1 --at-once 1",
+    "--rounds 1 --at-once 1 --times 1",
     **PEERS,
     "python benchmarks/scale.py": SCALE,
     "python benchmarks/scale.py --encoders resnet50": SCALE,
