@@ -1,7 +1,7 @@
 """Threads that wait: one process alone, and several that share the same cores.
 
     python benchmarks/busy.py
-    python benchmarks/busy.py --settings "" GOMP_SPINCOUNT=3000 --rounds 5
+    python benchmarks/busy.py --settings "" GOMP_SPINCOUNT=4000 --rounds 5
 
 A small PaDiM run (EfficientNet-Lite0, 32 images of 160 pixels, fit and scored, four times, two
 threads) in processes of its own, under different settings of the OpenMP runtime. A waiting thread
@@ -34,7 +34,7 @@ for _ in range(int(sys.argv[2])):
     PaDiM(encoder).fit(images).score(images)
 print(time.perf_counter() - started)
 """
-ALL = ("GOMP_SPINCOUNT=300000", "GOMP_SPINCOUNT=10000", "GOMP_SPINCOUNT=3000",
+ALL = ("GOMP_SPINCOUNT=400000", "GOMP_SPINCOUNT=10000", "GOMP_SPINCOUNT=3000",
        "GOMP_SPINCOUNT=1000", "OMP_WAIT_POLICY=PASSIVE", "")  # fmt: skip
 OF_THE_RUNTIME = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS"
 

@@ -12,6 +12,6 @@ import os
 # cores spin against each other, up to tenfold slower. The runtime reads this once, when torch is
 # loaded, and child processes inherit it. Other runtimes do not know the variable.
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
 __version__ = "0.1.0"

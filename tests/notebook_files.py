@@ -1,6 +1,11 @@
-"""Notebooks that tests write."""
+"""Notebooks that tests write, and the browser that they are opened in."""
+
+import shutil
 
 import nbformat
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
+DRIVER = shutil.which("chromedriver")
 
 
 def write_notebook(path, *sources, parameters=None):

@@ -6,7 +6,6 @@ Screenshots go to ``build/browser/``: laptop width, light and dark, and 200 % zo
 
 import functools
 import os
-import shutil
 import socket
 import statistics
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from notebook_files import CHROMIUM, DRIVER
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from test_notebook_runs import TINY
@@ -26,8 +26,6 @@ from spdlib import execution, paths
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
-DRIVER = shutil.which("chromedriver")
 PICTURES = paths.root() / "build" / "browser"
 LAPTOP = 1366, 900  # pixels; at 200 % zoom half as many of CSS
 PATIENCE = 300  # seconds, on a busy machine

@@ -1,5 +1,7 @@
 """Every notebook runs, small, as a user runs it: through papermill, with and without explorers.
 
+Where there is a browser, all but one run there (``test_browser.py``).
+
 The notebooks write into a folder of the test's own; 02 is run first for those that read what
 it writes.
 """
@@ -12,7 +14,7 @@ import sys
 import nbformat
 import numpy as np
 import pytest
-from notebook_files import write_notebook
+from notebook_files import CHROMIUM, DRIVER, write_notebook
 from PIL import Image
 
 from spdlib import execution, notebooks, paths
@@ -83,7 +85,8 @@ def execute(runs):
 
 
 # Without explorers, a notebook's last cells do nothing; one, which has two, shows it.
-CASES = [(path, True) for path in ALL] + [(path, False) for path in ALL if path.stem[:2] == "04"]
+HERE = [path for path in ALL if path.stem[:2] == "04" or not (CHROMIUM and DRIVER)]
+CASES = [(path, True) for path in HERE] + [(path, False) for path in ALL if path.stem[:2] == "04"]
 
 
 @pytest.mark.slow

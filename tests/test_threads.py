@@ -13,7 +13,7 @@ SHOW = f"import os, spdlib; print(*(os.environ.get(n) for n in {NAMES}))"
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        ({}, "3000 None"),
+        ({}, "4000 None"),
         ({"OMP_WAIT_POLICY": "ACTIVE"}, "None ACTIVE"),
         ({"GOMP_SPINCOUNT": "7"}, "7 None"),
     ],
