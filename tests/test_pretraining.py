@@ -550,7 +550,7 @@ def test_some_steps_on_solar_cells_raise_the_spot_the_difference_score_with_spd(
     train = train.iloc[np.linspace(0, len(train) - 1, 192).astype(int)]
     scores = {}
     for eta in (0.0, 1.0):
-        s = settings("simsiam", eta=eta, batch_size=8, epochs=1, base_lr=0.6)
+        s = settings("simsiam", eta=eta)  # fewer or smaller batches leave it to chance
         log = pretrain(starting_encoder(s), train, s, decode(held_out, s.source_size))
         scores[eta] = log.spot_projected.iloc[-1]
     # Where the loss compares; the features follow more slowly.
