@@ -16,7 +16,7 @@ override DATASET := $(value DATASET)
 override CATEGORIES := $(value CATEGORIES)
 export DATASET CATEGORIES
 SITE := .venv/.site
-# uv installs in a tenth of pip's time. It knows none of pip's settings: with an index of your own,
+# uv installs in a quarter of pip's time. It knows none of pip's settings: with an index of your own,
 # or where uv fails, pip does it.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 INDEX = $$($(BIN)/pip config get global.index-url 2>/dev/null || echo "$$PIP_INDEX_URL")
@@ -63,7 +63,7 @@ $(READY): pyproject.toml environment.yml
 	  echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) comes without venv; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
-	@echo "Installing into .venv (once; 3 GB to download, 7 GB on disk) ..."
+	@echo "Installing into .venv (once; about 7 GB) ..."
 	@$(PYTHON) -m venv --clear .venv
 	@$(PINS) > .venv/constraints.txt
 	@$(INSTALL) '.[test]'

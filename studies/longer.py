@@ -4,7 +4,7 @@
     python studies/longer.py report
 
 Each cell's rows are added to data/results/study_longer.csv as it ends; what is there is not made
-again. ``--check`` makes it again and says how far it is: a GPU adds in no fixed order.
+again. ``--check`` makes it again and prints what differs: a GPU adds in no fixed order.
 """
 
 import argparse
